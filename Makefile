@@ -1,0 +1,34 @@
+# One environment in .venv; every target makes what it needs, so a fresh clone needs nothing installed but Python >= 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install demo test quick lint bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/fairway run tiny --out runs/demo --overwrite
+	@echo "open runs/demo/report.html"
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+test: lint
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+quick: install
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+
+bench: install
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv runs build dist

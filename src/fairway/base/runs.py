@@ -1,0 +1,76 @@
+"""The names of the files in a run folder, in one place; every stage reads and writes through them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; nothing is created by naming it."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """What was asked: the resolved recipe."""
+        return self.root / "recipe.json"
+
+    @property
+    def environment(self) -> Path:
+        """What it ran on: versions, device, data folder, hash of the source."""
+        return self.root / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One line per event of training."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def clock(self) -> Path:
+        """Seconds by phase, and whether each counts."""
+        return self.root / "clock.json"
+
+    @property
+    def state(self) -> Path:
+        """Resumable training state; removed once the weights are written."""
+        return self.root / "state" / "training.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """Averaged weights before quantization."""
+        return self.root / "weights.safetensors"
+
+    @property
+    def artifact(self) -> Path:
+        """The only file that scoring reads besides the text."""
+        return self.root / "model.fwz"
+
+    @property
+    def code(self) -> Path:
+        """The source that a score needs, packed; its length counts against the byte cap."""
+        return self.root / "code.bundle"
+
+    @property
+    def tensors(self) -> Path:
+        """Bits, bytes and error of every tensor."""
+        return self.root / "tensors.json"
+
+    @property
+    def score(self) -> Path:
+        """The result."""
+        return self.root / "score.json"
+
+    @property
+    def ledger(self) -> Path:
+        """Cost of every target in every pass."""
+        return self.root / "ledger.npz"
+
+    @property
+    def samples(self) -> Path:
+        """Text written by the packed model."""
+        return self.root / "samples.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.root / "report.html"

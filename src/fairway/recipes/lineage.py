@@ -1,0 +1,83 @@
+"""The published systems, each as its difference to its parent."""
+
+from dataclasses import replace
+
+from fairway.base.values import with_fields
+from fairway.config import (
+    AdamConfig,
+    ModelConfig,
+    MuonConfig,
+    OptimConfig,
+    QuantConfig,
+    Recipe,
+    RecurrenceConfig,
+    SchemeConfig,
+    ScoreConfig,
+    TrainConfig,
+)
+
+
+def baseline() -> Recipe:
+    """The challenge's own baseline: 9 plain layers, 1,024 pieces, int8 rounding; about 1.2244 bpb on its hardware."""
+    return Recipe(
+        name="baseline",
+        summary="the challenge's own baseline: 9 layers, 1,024 pieces, int8 rounding",
+        data_variant="sp1024",
+        model=ModelConfig(
+            vocab_size=1024,
+            layers=9,
+            mlp_hidden=1024,
+            activation_slope=0.0,
+            rotary_channels=64,
+            rotary_bfloat16=False,
+            query_gain=1.5,
+            exclusive_attention_layers=0,
+            depth_scale=False,
+            skip_gates=False,
+            recurrence=RecurrenceConfig(extra_passes=0),
+        ),
+        optim=OptimConfig(
+            matrices=MuonConfig(
+                learning_rate=0.04,
+                momentum=0.95,
+                momentum_start=0.85,
+                momentum_ramp_steps=500,
+                weight_decay=0.0,
+                row_normalize=False,
+            ),
+            embedding=AdamConfig(learning_rate=0.05, weight_decay=0.0),
+            scalars=AdamConfig(learning_rate=0.04, weight_decay=0.0),
+            gradient_clip=0.0,
+            # 1,200 steps of the about 13,800 that the baseline takes in ten minutes.
+            warmdown=0.087,
+            ema_decay=0.0,
+        ),
+        train=TrainConfig(batch_tokens=524288, context=1024, loader="contiguous", reserve_seconds=0.0, validate_every=1000),
+        quant=QuantConfig(
+            # The baseline clips at the 99.99984 % quantile of each row, 4.8 standard deviations of a Gaussian row.
+            matrices=SchemeConfig(method="round", bits=8, clip_sigmas=4.8),
+            embedding=SchemeConfig(method="round", bits=8, clip_sigmas=4.8),
+        ),
+        score=ScoreConfig(passes=("float", "plain"), context=1024, keep_tail=False),
+    )
+
+
+def pr1394() -> Recipe:
+    """PR #1394: 11 layers with a looped pair, XSA everywhere, gated skips, GPTQ with SDClip; 1.08563 bpb."""
+    return Recipe(
+        name="pr1394",
+        summary="PR #1394: 11 layers, layers 4-5 looped, XSA, gated skips, GPTQ with SDClip; 1.08563 bpb",
+        score=ScoreConfig(passes=("float", "plain", "sliding"), keep_tail=False),
+    )
+
+
+def pr1413() -> Recipe:
+    """PR #1413: PR #1394 with a larger query gain and score-first SGD adaptation; 1.08279 bpb."""
+    return replace(
+        with_fields(
+            pr1394(),
+            {"model.query_gain": 5.0, "score.passes": ("float", "plain", "sliding", "adapted")},
+        ),
+        name="pr1413",
+        summary="PR #1413: PR #1394 with query gain 5 and score-first SGD adaptation; 1.08279 bpb",
+    )

@@ -1,0 +1,74 @@
+"""Recipes that train on two CPU cores: the demo and a ten-minute model."""
+
+from dataclasses import replace
+
+from fairway.base.values import with_fields
+from fairway.config import Recipe, RecurrenceConfig
+from fairway.recipes.lineage import pr1413
+
+
+def tiny() -> Recipe:
+    """The demo: the PR #1413 system with one minute of training on two cores."""
+    changes = {
+        "model.vocab_size": 1024,
+        "model.layers": 4,
+        "model.width": 128,
+        "model.query_heads": 4,
+        "model.kv_heads": 2,
+        "model.mlp_hidden": 512,
+        "model.rotary_channels": 16,
+        "model.rotary_bfloat16": False,
+        "model.exclusive_attention_layers": 4,
+        "model.recurrence": RecurrenceConfig(first=1, last=2, extra_passes=1, begins_at=0.5),
+        "optim.matrices.momentum": 0.95,
+        "optim.matrices.momentum_start": 0.85,
+        "optim.matrices.momentum_ramp_steps": 100,
+        "optim.ema_decay": 0.97,
+        "train.budget": 60.0,
+        "train.reserve_seconds": 0.0,
+        "train.batch_tokens": 8192,
+        "train.context": 256,
+        "train.streams": 8,
+        "train.warmup_steps": 1,
+        "train.validate_every": 100,
+        "train.log_every": 10,
+        "train.checkpoint_every": 100,
+        "quant.calibration_batches": 16,
+        "artifact.byte_cap": 1_000_000,
+        "score.context": 256,
+        "score.stride": 64,
+        "score.keep_tail": True,
+        "score.max_tokens": 65536,
+        "score.adaptation.chunk_tokens": 4096,
+        "score.adaptation.sequences_per_step": 16,
+        "score.adaptation.learning_rate": 0.005,
+    }
+    return replace(
+        with_fields(pr1413(), changes), name="tiny", summary="the demo: PR #1413's system, one minute of training on 2 cores"
+    )
+
+
+def small() -> Recipe:
+    """Ten minutes of training on two cores, at most 1,000,000 bytes of artifact and code."""
+    changes = {
+        "model.layers": 6,
+        "model.width": 160,
+        "model.query_heads": 5,
+        "model.kv_heads": 5,
+        "model.mlp_hidden": 640,
+        "model.exclusive_attention_layers": 6,
+        "model.recurrence": RecurrenceConfig(first=2, last=3, extra_passes=1, begins_at=0.5),
+        "optim.ema_decay": 0.99,
+        "train.budget": 600.0,
+        "train.batch_tokens": 16384,
+        "train.context": 512,
+        "train.validate_every": 200,
+        "train.log_every": 20,
+        "quant.calibration_batches": 32,
+        "score.context": 512,
+        "score.max_tokens": 0,
+        "score.adaptation.chunk_tokens": 8192,
+    }
+    return replace(
+        with_fields(tiny(), changes), name="small", summary="ten minutes of training on 2 cores, at most 1,000,000 bytes"
+    )

@@ -1,0 +1,63 @@
+"""Any full-size recipe at laptop size, with every technique kept on."""
+
+from dataclasses import replace
+
+from fairway.base.values import with_fields
+from fairway.config import Recipe, RecurrenceConfig
+
+PROXY_LAYERS = 6
+
+
+def proxy(full: Recipe) -> Recipe:
+    """``full`` with a narrow network, short rows and small batches; no technique is switched off.
+
+    Depths keep their place as a share of the network: looped layer ``i`` of ``L`` becomes ``round(i * 6 / L)``. Learning
+    rates, clips, decays and the shapes of all schedules stay; windows of time become shares of the shorter run.
+    Scores compare recipes with each other on the same data, never with a leaderboard.
+    """
+    model, loop = full.model, full.model.recurrence
+    layers = min(PROXY_LAYERS, model.layers)
+
+    def depth(layer: int) -> int:
+        return min(layers - 1, round(layer * layers / model.layers))
+
+    recurrence = (
+        replace(loop, first=depth(loop.first), last=depth(loop.last))
+        if loop.extra_passes
+        else RecurrenceConfig(first=0, last=0, extra_passes=0)
+    )
+    changes = {
+        "model.vocab_size": 1024,
+        "model.layers": layers,
+        "model.width": 96,
+        "model.query_heads": 4,
+        "model.kv_heads": 2,
+        "model.mlp_hidden": 96 * model.mlp_hidden // model.width,
+        "model.rotary_channels": max(2, 24 * model.rotary_channels // model.head_width // 2 * 2),
+        "model.exclusive_attention_layers": -(-model.exclusive_attention_layers * layers // model.layers),
+        "model.recurrence": recurrence,
+        "optim.matrices.momentum_ramp_steps": 100,
+        # A short run cannot forget its initial weights through an average over 300 steps.
+        "optim.ema_decay": min(full.optim.ema_decay, 0.98),
+        "train.budget": 120.0,
+        "train.budget_unit": "seconds",
+        "train.reserve_seconds": 0.0,
+        "train.batch_tokens": 8192,
+        "train.context": 256,
+        "train.streams": 8,
+        "train.warmup_steps": 2,
+        "train.validate_every": 0,
+        "train.log_every": 20,
+        "train.checkpoint_every": 100,
+        "quant.calibration_batches": 32,
+        "artifact.byte_cap": 1_000_000,
+        "score.context": 256,
+        "score.stride": 64,
+        "score.keep_tail": True,
+        "score.max_tokens": 131072,
+        "score.adaptation.chunk_tokens": 4096,
+        "score.adaptation.sequences_per_step": 16,
+    }
+    return replace(
+        with_fields(full, changes), name=f"proxy-{full.name}", summary=f"{full.name} at laptop size, every technique kept on"
+    )

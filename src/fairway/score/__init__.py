@@ -1,0 +1,1 @@
+"""Scoring: predictors propose distributions, one driver commits them to a ledger, then reveals the text."""

@@ -1,0 +1,117 @@
+"""The named passes: which predictor, which plan, over which part of the text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt16
+from torch import Tensor
+
+from fairway.base.errors import DataError
+from fairway.config import PassName, ScoreConfig
+from fairway.data.dataset import Stream
+from fairway.model.gpt import GPT
+from fairway.score.driver import score
+from fairway.score.ledger import Ledger
+from fairway.score.neural import NeuralPredictor
+from fairway.score.plan import Block, chunk_count, chunked_plan, fixed_plan, plain_windows, sliding_windows
+from fairway.score.predictor import Predictor
+from fairway.score.sgd import AdaptedPredictor
+from fairway.train.distributed import ONE_RANK, Ranks
+
+DESCRIPTIONS: dict[PassName, str] = {
+    "float": "rows one after the other, weights before quantization",
+    "plain": "rows one after the other, weights from the artifact",
+    "sliding": "sliding windows, weights from the artifact",
+    "adapted": "sliding windows, weights from the artifact adapted by SGD to text already scored",
+}
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """The stretch of the validation stream that a result is about."""
+
+    tokens: Int[Tensor, " targets_plus_1"]
+    byte_costs: UInt16[np.ndarray, " targets"]
+    """Bytes of each target."""
+    documents: Int[Tensor, " documents"]
+    """Stream positions of the document markers among ``tokens``."""
+    partial: bool
+    """Whether the validation split goes on beyond this text."""
+
+    @property
+    def targets(self) -> int:
+        """Number of targets."""
+        return len(self.byte_costs)
+
+
+def select_text(stream: Stream, config: ScoreConfig) -> ScoredText:
+    """The leading part of the stream that ``config`` asks for.
+
+    ``max_tokens`` cuts after the last whole document that fits, so that the scored text is a text; only when the first
+    document alone is longer does it cut inside it.
+
+    Raises:
+        DataError: fewer targets than one row where tails are dropped, or none at all.
+    """
+    available = len(stream.tokens) - 1
+    targets = available
+    if config.max_tokens and config.max_tokens < available:
+        ends = stream.documents[stream.documents >= 1] - 1
+        fitting = ends[ends <= config.max_tokens]
+        targets = int(fitting[-1]) if len(fitting) else config.max_tokens
+    if not config.keep_tail:
+        targets = targets // config.context * config.context
+    if targets < 1:
+        raise DataError(
+            f"the validation stream has {available} targets, which is less than score.context={config.context}; "
+            "use more validation text, or set score.keep_tail=True"
+        )
+    documents = torch.from_numpy(stream.documents[stream.documents <= targets].astype(np.int64))
+    tokens = torch.from_numpy(stream.tokens[: targets + 1].astype(np.int64))
+    costs = np.ascontiguousarray(stream.byte_costs[1 : targets + 1])
+    return ScoredText(tokens, costs, documents, partial=bool(config.max_tokens) and targets < available)
+
+
+def build_pass(
+    name: PassName, model: GPT, text: ScoredText, config: ScoreConfig, ranks: Ranks = ONE_RANK
+) -> tuple[Predictor, list[Block]]:
+    """Predictor and plan of a named pass; ``adapted`` takes over ``model`` and changes its weights."""
+    if name in ("float", "plain"):
+        return NeuralPredictor(model), fixed_plan(plain_windows(text.targets, config.context))
+    windows = sliding_windows(text.targets, config.context, config.stride)
+    if name == "sliding":
+        return NeuralPredictor(model), fixed_plan(windows)
+    chunk = config.adaptation.chunk_tokens
+    predictor = AdaptedPredictor(
+        model,
+        config.adaptation,
+        context=config.context,
+        chunks=chunk_count(text.targets, chunk),
+        rows_per_forward=config.windows_per_forward,
+        ranks=ranks,
+    )
+    return predictor, chunked_plan(windows, text.targets, chunk)
+
+
+def run_pass(
+    name: PassName,
+    model: GPT,
+    text: ScoredText,
+    config: ScoreConfig,
+    *,
+    ranks: Ranks = ONE_RANK,
+    progress: Callable[[int], None] = lambda targets: None,
+) -> Ledger:
+    """Score ``text`` with the named pass and return its ledger."""
+    predictor, plan = build_pass(name, model, text, config, ranks)
+    return score(
+        predictor,
+        text.tokens,
+        Ledger(text.byte_costs),
+        plan,
+        windows_per_forward=config.windows_per_forward,
+        ranks=ranks,
+        progress=progress,
+    )

@@ -1,0 +1,55 @@
+"""The scoring protocol. Everything that scores text is a predictor; only ``driver.py`` walks the text.
+
+A predictor is asked twice per block of targets. ``predict`` returns a distribution over the whole vocabulary at each
+scored position and must not change state; ``observe`` gets the block's tokens after the block is in the ledger and may
+change state. So *score before update* and *single pass* hold for every predictor, whatever it does inside.
+
+Predictors compose by wrapping: a wrapper changes the distribution that its inner predictor returns, or what it does with
+observed blocks, and hands both calls on.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Rows of equal length, cut from the stream by the driver; the last target of a row is never among its inputs."""
+
+    inputs: Int[Tensor, "rows length"]
+    """Token ids that the prediction may depend on, each row causally."""
+    first_scored: int
+    """Column from which on every position is scored."""
+    starts: Int[Tensor, " rows"]
+    """Position in the stream of each row's first input."""
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """A stretch of text whose every target is in the ledger."""
+
+    tokens: Int[Tensor, " length_plus_1"]
+    """Inputs and the last target: target ``i`` of the stretch is ``tokens[i + 1]``."""
+    start: int
+    """Position in the stream of ``tokens[0]``."""
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What the driver asks of a scorer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids that a distribution covers."""
+        ...
+
+    def predict(self, batch: WindowBatch) -> Float[Tensor, "rows scored vocab"]:
+        """Natural-log probabilities at the scored positions, normalised over the vocabulary; changes no state."""
+        ...
+
+    def observe(self, block: Revealed) -> None:
+        """Learn from a block that has been scored; called once per block, in the order of the plan."""
+        ...

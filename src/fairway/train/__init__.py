@@ -1,0 +1,1 @@
+"""Training: the loop, its clock, ranks, compile warm-up and resumable state."""

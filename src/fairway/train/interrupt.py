@@ -1,0 +1,38 @@
+"""A clean stop on SIGTERM and SIGINT: finish the step, save the state, leave with exit code 130."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state; the command line turns it into exit code 130."""
+
+
+class StopRequest:
+    """Whether a signal asked the run to stop. A second signal of the same kind ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.signal_name)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note the signal and give the next one its default effect."""
+        self.signal_name = signal.Signals(number).name
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn SIGTERM and SIGINT into a ``StopRequest`` inside the block; must run in the main thread."""
+    request = StopRequest()
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, request.handle) for number in kinds}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

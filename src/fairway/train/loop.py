@@ -1,0 +1,314 @@
+"""The training loop: schedule, gradients, one step, average; on any number of ranks the same maths."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fairway.base.errors import RecipeError
+from fairway.base.log import logger
+from fairway.config import Recipe
+from fairway.data.dataset import Dataset
+from fairway.data.loaders import Prefetcher
+from fairway.model.gpt import GPT
+from fairway.model.initial import initialize
+from fairway.optim.averaging import WeightAverage
+from fairway.optim.optimizer import Optimizers, build
+from fairway.optim.schedules import ScheduleValues, schedule_at
+from fairway.train.batches import RankBatches, to_device
+from fairway.train.clock import Clock
+from fairway.train.distributed import Ranks
+from fairway.train.interrupt import Interrupted, StopRequest
+from fairway.train.machine import Machine
+from fairway.train.metrics import Metrics
+from fairway.train.state import SavedState, join_arrays, load_state, save_state, split_arrays
+
+CPU_FORWARD_TOKENS = 2048
+"""Tokens per forward pass on a CPU: larger passes fall out of the cache, smaller ones pay the overhead of each call."""
+
+Validate = Callable[[GPT], tuple[float, float]]
+
+
+@dataclass
+class Learner:
+    """What training changes: weights, optimizer state, weight average, and how far it is."""
+
+    model: GPT
+    optimizers: Optimizers
+    average: WeightAverage
+    step: int = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a step changes, by a unique name; the tensors are the live ones."""
+        parts = {
+            "model": dict(self.model.named_parameters()),
+            "optimizer": self.optimizers.state_dict(),
+            "average": self.average.state_dict(),
+        }
+        return {f"{part}.{name}": tensor.detach() for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """Copy saved tensors into the live ones, bit by bit, and drop gradients."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(saved[name])
+        self.optimizers.zero_grad()
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything around a training run; see ``train``."""
+
+    recipe: Recipe
+    dataset: Dataset
+    machine: Machine
+    ranks: Ranks
+    clock: Clock
+    metrics: Metrics
+    state_path: Path
+    stop: StopRequest
+    validate: Validate
+    bar: "tqdm[Any]"
+
+
+def new_learner(recipe: Recipe, machine: Machine, ranks: Ranks) -> Learner:
+    """A network with initial weights of the recipe's seed, its optimizers and its average, on the machine's device."""
+    model = GPT(recipe.model)
+    initialize(model, recipe.seed)
+    model.to(machine.device)
+    model.compute_dtype = machine.activations
+    optimizers = build(
+        model,
+        recipe.optim,
+        world_size=ranks.world,
+        rank=ranks.rank,
+        low_precision=machine.activations == torch.bfloat16,
+    )
+    return Learner(model, optimizers, WeightAverage(model, recipe.optim.ema_decay))
+
+
+def train(run: Training, *, resume: bool) -> Learner:
+    """Train until the budget is used; return the learner, whose ``average`` holds the weights to pack.
+
+    Progress is the share of the budget in counted seconds, steps or tokens; rank 0's reading decides for all. Validation,
+    warm-up and saving are outside the counted phase ``train``.
+
+    Raises:
+        Interrupted: a signal asked to stop; the state is saved and ``resume`` continues from it.
+        RecipeError: the loss is no longer finite.
+    """
+    recipe, machine = run.recipe, run.machine
+    learner = new_learner(recipe, machine, run.ranks)
+    forward: Callable[..., Tensor] = learner.model
+    if machine.compile:
+        # The flag of the depth schedule is a guarded constant: two graphs, each with static shapes.
+        forward = torch.compile(learner.model, dynamic=False, fullgraph=True)
+    with run.clock.phase("warm-up", counted=False):
+        warm_up(learner, forward, recipe, machine, run.ranks)
+    batches = RankBatches(run.dataset, recipe.train, run.ranks)
+    if resume:
+        _restore(run, learner, batches)
+    with Prefetcher(batches, depth=2) as loader, run.clock.phase("train", counted=True):
+        _loop(run, learner, forward, loader)
+    return learner
+
+
+def _loop(run: Training, learner: Learner, forward: Callable[..., Tensor], loader: Prefetcher) -> None:
+    """Steps until the budget is used; validation and saving interrupt the phase ``train`` with phases of their own."""
+    recipe, config, clock = run.recipe, run.recipe.train, run.clock
+    first = learner.step
+    pace = Pace(run.machine)
+    while (progress := _progress(run, learner.step)) < 1.0:
+        pace.wait()
+        values = schedule_at(recipe.optim, recipe.model.recurrence, progress, learner.step)
+        inputs, targets = loader.next_batch()
+        loss = accumulate(forward, inputs, targets, values, recipe, run.machine)
+        run.ranks.sum_gradients_(learner.model.parameters())
+        norm = learner.optimizers.clip_and_step(values)
+        learner.optimizers.zero_grad()
+        learner.average.update()
+        learner.step += 1
+        pace.mark()
+        if learner.step <= 5 or learner.step % config.log_every == 0 or learner.step == first + 1:
+            _log_step(run, learner, values, progress, loss, norm)
+        run.bar.update(max(0.0, min(1.0, _progress(run, learner.step)) - run.bar.n))
+        if config.validate_every and learner.step % config.validate_every == 0:
+            with clock.phase("validate", counted=False):
+                _validate(run, learner)
+        asked = run.ranks.agree(float(bool(run.stop)))
+        if asked or (config.checkpoint_every and learner.step % config.checkpoint_every == 0):
+            with clock.phase("save", counted=False):
+                _save(run, learner, loader)
+        if asked:
+            run.metrics.event("stop", reason=run.stop.signal_name, step=learner.step, seconds=clock.seconds("train"))
+            raise Interrupted(
+                f"stopped by {run.stop.signal_name} after step {learner.step}; the state is saved, continue with --resume"
+            )
+    run.machine.settle()
+    run.metrics.event("stop", reason="budget", step=learner.step, seconds=clock.seconds("train"))
+
+
+def accumulate(
+    forward: Callable[..., Tensor],
+    inputs: Any,
+    targets: Any,
+    values: ScheduleValues,
+    recipe: Recipe,
+    machine: Machine,
+) -> Tensor:
+    """Add the gradients of this rank's rows, scaled so that the sum over ranks is the gradient of the global mean.
+
+    Args:
+        forward: The network, compiled or not.
+        inputs: int64 array (rows of this rank, context).
+        targets: The same, one token later.
+        values: Whether the extra passes run.
+        recipe: Rows of the global batch.
+        machine: Device, and with it the rows of one forward pass.
+
+    Returns:
+        This rank's part of the global mean loss, in nats per token, on the device.
+    """
+    config = recipe.train
+    rows, total = len(inputs), config.batch_tokens // config.context
+    per_stream = total // config.streams
+    at_once = max(1, CPU_FORWARD_TOKENS // config.context) if machine.device.type == "cpu" else per_stream
+    loss = torch.zeros((), device=machine.device)
+    for begin in range(0, rows, at_once):
+        part = slice(begin, min(begin + at_once, rows))
+        ids, wanted = to_device(inputs[part], machine.device), to_device(targets[part], machine.device)
+        share = forward(ids, wanted, recurrent=values.recurrent) * (len(ids) / total)
+        share.backward()
+        loss += share.detach()
+    return loss
+
+
+def warm_up(learner: Learner, forward: Callable[..., Tensor], recipe: Recipe, machine: Machine, ranks: Ranks) -> None:
+    """Run steps on random tokens to compile and to settle memory, then put every tensor back as it was.
+
+    No text is read, so nothing can be learned from it (conditions V11, V12 of the validity notes), and the random tokens
+    have their own generator, so no random state moves either. Both depth schedules are run when recurrence is on.
+    """
+    config = recipe.train
+    if config.warmup_steps == 0:
+        return
+    saved = {name: tensor.clone() for name, tensor in learner.tensors().items()}
+    first, stop = ranks.share(config.streams)
+    rows = (stop - first) * (config.batch_tokens // config.streams // config.context)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(recipe.model.vocab_size, (rows, config.context + 1), generator=generator).numpy()
+    for recurrent in (False, True) if recipe.model.recurrence.extra_passes else (False,):
+        values = ScheduleValues(learning_rate=1.0, momentum=recipe.optim.matrices.momentum_start, recurrent=recurrent)
+        for _ in range(config.warmup_steps):
+            accumulate(forward, tokens[:, :-1], tokens[:, 1:], values, recipe, machine)
+            ranks.sum_gradients_(learner.model.parameters())
+            learner.optimizers.clip_and_step(values)
+            learner.optimizers.zero_grad()
+            learner.average.update()
+    learner.restore(saved)
+
+
+class Pace:
+    """Keeps the processor at most one step ahead of the GPU, so that the clock read at a step's start is true."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.events: list[torch.cuda.Event] = []
+        self.cuda = machine.device.type == "cuda"
+
+    def mark(self) -> None:
+        """Note the end of a step."""
+        if self.cuda:
+            event = torch.cuda.Event()
+            event.record()
+            self.events.append(event)
+
+    def wait(self) -> None:
+        """Wait for the step before the last one."""
+        while len(self.events) > 1:
+            self.events.pop(0).synchronize()
+
+
+def _progress(run: Training, step: int) -> float:
+    """Share of the budget that is used, agreed by all ranks."""
+    config = run.recipe.train
+    match config.budget_unit:
+        case "steps":
+            return step / config.budget
+        case "tokens":
+            return step * config.batch_tokens / config.budget
+        case "seconds":
+            return run.ranks.agree(run.clock.seconds("train")) / (config.budget - config.reserve_seconds)
+
+
+def _log_step(run: Training, learner: Learner, values: ScheduleValues, progress: float, loss: Tensor, norm: Tensor) -> None:
+    """One ``train`` event and one log line; the only place of a step that waits for the device."""
+    mean = run.ranks.sum_(loss.double().cpu()).item()
+    if not math.isfinite(mean):
+        raise RecipeError(
+            f"the training loss is {mean} at step {learner.step}; lower optim.matrices.learning_rate "
+            f"({run.recipe.optim.matrices.learning_rate}) or set optim.gradient_clip"
+        )
+    seconds, tokens = run.clock.seconds("train"), learner.step * run.recipe.train.batch_tokens
+    speed = tokens / seconds if seconds > 0 else 0.0
+    run.metrics.event(
+        "train",
+        step=learner.step,
+        tokens=tokens,
+        seconds=seconds,
+        progress=progress,
+        loss=mean,
+        learning_rate=values.learning_rate,
+        momentum=values.momentum,
+        recurrent=values.recurrent,
+        gradient_norm=norm.item(),
+        tokens_per_second=speed,
+    )
+    logger.info(f"step={learner.step} loss={mean:.4f} progress={progress:.3f} seconds={seconds:.1f} tokens/s={speed:.0f}")
+
+
+def _validate(run: Training, learner: Learner) -> None:
+    nats, bits = run.validate(learner.model)
+    tokens = learner.step * run.recipe.train.batch_tokens
+    run.metrics.event(
+        "validation",
+        step=learner.step,
+        tokens=tokens,
+        seconds=run.clock.seconds("train"),
+        nats_per_token=nats,
+        bits_per_byte=bits,
+    )
+    logger.info(f"step={learner.step} validation nats/token={nats:.4f} bits/byte={bits:.4f}")
+
+
+def _save(run: Training, learner: Learner, loader: Prefetcher) -> None:
+    """Write the resumable state; every rank sends its streams to rank 0."""
+    streams = {key: value for part in run.ranks.gather(loader.state()) for key, value in part.items()}
+    if not run.ranks.leads:
+        return
+    tensors, numbers = learner.tensors(), {}
+    for stream, content in streams.items():
+        arrays, numbers[stream] = split_arrays(f"stream.{stream}.", content)
+        tensors |= arrays
+    numbers = {
+        "step": learner.step,
+        "streams": numbers,
+        "clock": run.clock.to_dict(),
+        "metrics_bytes": run.metrics.position(),
+    }
+    save_state(run.state_path, SavedState(tensors, numbers))
+
+
+def _restore(run: Training, learner: Learner, batches: RankBatches) -> None:
+    """Continue from the saved state: weights, optimizers, average, streams, clock."""
+    saved = load_state(run.state_path)
+    learner.restore(saved.tensors)
+    learner.step = saved.numbers["step"]
+    numbers = saved.numbers["streams"]
+    batches.restore({stream: join_arrays(f"stream.{stream}.", saved.tensors, numbers[stream]) for stream in numbers})
+    run.clock.restore(saved.numbers["clock"])
+    logger.info(f"resumed at step {learner.step}")
