@@ -32,7 +32,7 @@ class RecurrenceConfig(Value):
     begins_at: float = 0.5
     """Progress of training in [0, 1] from which the extra passes run; scoring always runs them. PR #1394; #1533 uses 0.35."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(self.extra_passes >= 0, f"model.recurrence.extra_passes={self.extra_passes} is negative; use 0 for none")
         require(0 <= self.first <= self.last, f"model.recurrence.first={self.first} lies after last={self.last}")
         require(0.0 <= self.begins_at <= 1.0, f"model.recurrence.begins_at={self.begins_at} is outside [0, 1]")
@@ -82,7 +82,7 @@ class ModelConfig(Value):
         """Channels of one attention head."""
         return self.width // self.query_heads
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(2 <= self.vocab_size <= 65536, f"model.vocab_size={self.vocab_size} is outside 2..65536 (tokens are 16-bit)")
         for name in ("layers", "width", "query_heads", "kv_heads", "mlp_hidden"):
             require(getattr(self, name) >= 1, f"model.{name}={getattr(self, name)} must be at least 1")
@@ -135,7 +135,7 @@ class MuonConfig(Value):
     row_normalize: bool = True
     """Scale every row of the update to unit length before the orthogonalisation. PR #1394."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(self.learning_rate > 0, f"optim.matrices.learning_rate={self.learning_rate} must be positive")
         require(0 <= self.momentum < 1, f"optim.matrices.momentum={self.momentum} is outside [0, 1)")
         require(0 <= self.momentum_start < 1, f"optim.matrices.momentum_start={self.momentum_start} is outside [0, 1)")
@@ -159,7 +159,7 @@ class AdamConfig(Value):
     weight_decay: float = 0.02
     """Decoupled decay, multiplied by the scheduled learning rate. PR #1394: 0.02 for scalars, 0.085 for the embedding."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(self.learning_rate > 0, f"optim: learning_rate={self.learning_rate} must be positive")
         require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, f"optim: beta1={self.beta1}, beta2={self.beta2} outside [0, 1)")
         require(self.epsilon > 0 and self.weight_decay >= 0, "optim: epsilon must be positive, weight_decay not negative")
@@ -186,7 +186,7 @@ class OptimConfig(Value):
     embedding_bfloat16: bool = True
     """Store the embedding and its moments in bfloat16 when training in bfloat16, as published. PR #1394."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(self.gradient_clip >= 0, f"optim.gradient_clip={self.gradient_clip} is negative; use 0 for no clipping")
         require(0 <= self.warmdown <= 1, f"optim.warmdown={self.warmdown} is outside [0, 1]")
         require(0 <= self.learning_rate_floor <= 1, f"optim.learning_rate_floor={self.learning_rate_floor} is outside [0, 1]")
@@ -220,7 +220,7 @@ class TrainConfig(Value):
     checkpoint_every: int = 1000
     """Steps between resumable states on disk; 0 keeps one only when the run is interrupted."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(self.budget > 0, f"train.budget={self.budget} must be positive")
         seconds = self.budget_unit == "seconds"
         require(self.reserve_seconds >= 0, f"train.reserve_seconds={self.reserve_seconds} is negative")
@@ -252,7 +252,7 @@ class SchemeConfig(Value):
     clip_sigmas: float = 12.85
     """Clip at this many standard deviations of the row: step ``clip_sigmas * sigma / max_code`` (SDClip). PR #1394."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(2 <= self.bits <= 8, f"quant: bits={self.bits} is outside 2..8")
         require(self.clip_sigmas > 0, f"quant: clip_sigmas={self.clip_sigmas} must be positive")
 
@@ -270,7 +270,7 @@ class QuantConfig(Value):
     damping: float = 0.01
     """Share of the mean Hessian diagonal added to the diagonal. arXiv 2210.17323."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(self.calibration_batches >= 1, "quant.calibration_batches must be at least 1")
         require(self.damping > 0, f"quant.damping={self.damping} must be positive")
 
@@ -281,8 +281,10 @@ class ArtifactConfig(Value):
 
     byte_cap: int = 16_000_000
     """Largest sum of artifact and code bytes, decimal. The challenge's rule."""
+    embed_tokenizer: bool = False
+    """Carry the tokenizer inside the artifact, where its bytes count; the challenge does not count it. PR #1394: no."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(self.byte_cap >= 1, f"artifact.byte_cap={self.byte_cap} must be positive")
 
 
@@ -303,7 +305,7 @@ class AdaptationConfig(Value):
     sequences_per_step: int = 256
     """Rows of ``score.context`` tokens per optimizer step over all ranks. PR #1413: 32 on each of 8 ranks."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         for name in ("chunk_tokens", "epochs", "sequences_per_step"):
             require(getattr(self, name) >= 1, f"score.adaptation.{name}={getattr(self, name)} must be at least 1")
         require(self.learning_rate > 0, f"score.adaptation.learning_rate={self.learning_rate} must be positive")
@@ -330,7 +332,7 @@ class ScoreConfig(Value):
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     """Test-time training of the ``adapted`` pass."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(len(self.passes) > 0, "score.passes is empty; name at least one of float, plain, sliding, adapted")
         require(len(set(self.passes)) == len(self.passes), f"score.passes={self.passes} names a pass twice")
         require(self.passes[-1] != "float", "score.passes ends with float; the result must come from the artifact")
@@ -358,7 +360,7 @@ class MachineConfig(Value):
     threads: int = 0
     """CPU threads per process; 0 leaves torch's choice."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(self.threads >= 0, f"machine.threads={self.threads} is negative; use 0 for torch's choice")
 
 
@@ -389,5 +391,5 @@ class Recipe(Value):
     machine: MachineConfig = field(default_factory=MachineConfig)
     """Device, precision, compilation."""
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         require(0 <= self.seed < 2**63, f"seed={self.seed} is outside 0..2**63-1")

@@ -25,9 +25,9 @@ class Value:
     def __post_init__(self) -> None:
         for name, kind in field_types(type(self)).items():
             object.__setattr__(self, name, checked(getattr(self, name), kind, f"{type(self).__name__}.{name}"))
-        self._validate()
+        self.validate()
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
         """Refuse impossible combinations with a ``RecipeError``; subclasses override."""
 
 
@@ -87,7 +87,7 @@ def from_dict(cls: type[V], content: Any, where: str = "") -> V:
     for name, item in content.items():
         kind = kinds[name]
         nested = isinstance(kind, type) and issubclass(kind, Value)
-        arguments[name] = from_dict(kind, item, f"{where}.{name}") if nested else item
+        arguments[name] = from_dict(kind, item, f"{where}.{name}") if nested else checked(item, kind, f"{where}.{name}")
     missing = [
         field.name
         for field in dataclasses.fields(cls)
@@ -137,7 +137,7 @@ def with_fields(value: V, changes: dict[str, Any]) -> V:
         if rest:
             nested.setdefault(head, {})[rest] = item
         else:
-            direct[head] = item
+            direct[head] = checked(item, kinds[head], f"{type(value).__name__}.{head}")
     for head, inner in nested.items():
         child = getattr(value, head)
         if not isinstance(child, Value):

@@ -35,6 +35,7 @@ def tiny() -> Recipe:
         "train.checkpoint_every": 100,
         "quant.calibration_batches": 16,
         "artifact.byte_cap": 1_000_000,
+        "artifact.embed_tokenizer": True,
         "score.context": 256,
         "score.stride": 64,
         "score.keep_tail": True,

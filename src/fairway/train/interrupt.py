@@ -6,8 +6,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):
-    """The run was asked to stop and has saved its state; the command line turns it into exit code 130."""
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop and has saved its state; the command line turns it into exit code 130.
+
+    Not an ``Exception``, like its parent, so that no handler for errors swallows it.
+    """
 
 
 class StopRequest:

@@ -14,7 +14,7 @@ from fairway.base.errors import RecipeError
 from fairway.base.log import logger
 from fairway.config import Recipe
 from fairway.data.dataset import Dataset
-from fairway.data.loaders import Prefetcher
+from fairway.data.prefetch import Prefetcher
 from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
 from fairway.optim.averaging import WeightAverage
@@ -26,7 +26,7 @@ from fairway.train.distributed import Ranks
 from fairway.train.interrupt import Interrupted, StopRequest
 from fairway.train.machine import Machine
 from fairway.train.metrics import Metrics
-from fairway.train.state import SavedState, join_arrays, load_state, save_state, split_arrays
+from fairway.train.state import SavedState, load_state, save_state
 
 CPU_FORWARD_TOKENS = 2048
 """Tokens per forward pass on a CPU: larger passes fall out of the cache, smaller ones pay the overhead of each call."""
@@ -288,19 +288,14 @@ def _validate(run: Training, learner: Learner) -> None:
 def _save(run: Training, learner: Learner, loader: Prefetcher) -> None:
     """Write the resumable state; every rank sends its streams to rank 0."""
     streams = {key: value for part in run.ranks.gather(loader.state()) for key, value in part.items()}
-    if not run.ranks.leads:
-        return
-    tensors, numbers = learner.tensors(), {}
-    for stream, content in streams.items():
-        arrays, numbers[stream] = split_arrays(f"stream.{stream}.", content)
-        tensors |= arrays
-    numbers = {
-        "step": learner.step,
-        "streams": numbers,
-        "clock": run.clock.to_dict(),
-        "metrics_bytes": run.metrics.position(),
-    }
-    save_state(run.state_path, SavedState(tensors, numbers))
+    if run.ranks.leads:
+        numbers = {
+            "step": learner.step,
+            "streams": streams,
+            "clock": run.clock.to_dict(),
+            "metrics_bytes": run.metrics.position(),
+        }
+        save_state(run.state_path, SavedState(learner.tensors(), numbers))
 
 
 def _restore(run: Training, learner: Learner, batches: RankBatches) -> None:
@@ -308,7 +303,6 @@ def _restore(run: Training, learner: Learner, batches: RankBatches) -> None:
     saved = load_state(run.state_path)
     learner.restore(saved.tensors)
     learner.step = saved.numbers["step"]
-    numbers = saved.numbers["streams"]
-    batches.restore({stream: join_arrays(f"stream.{stream}.", saved.tensors, numbers[stream]) for stream in numbers})
+    batches.restore(saved.numbers["streams"])
     run.clock.restore(saved.numbers["clock"])
     logger.info(f"resumed at step {learner.step}")

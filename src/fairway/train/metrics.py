@@ -24,7 +24,7 @@ class Metrics:
                 os.truncate(path, min(keep, path.stat().st_size))
             self._file = path.open("ab")
 
-    def event(self, name: str, **values: Any) -> None:
+    def event(self, name: str, /, **values: Any) -> None:
         """Write one event."""
         if self._file is not None:
             self._file.write(json.dumps({"event": name, **values}).encode() + b"\n")

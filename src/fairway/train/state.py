@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,16 +46,3 @@ def load_state(path: Path) -> SavedState:
             return SavedState({name: file.get_tensor(name) for name in file.keys()}, numbers)  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not a training state ({error}); delete it and start again") from None
-
-
-def split_arrays(prefix: str, content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Divide a loader's state into tensors named ``prefix + key`` and JSON-able numbers."""
-    arrays = {key: value for key, value in content.items() if isinstance(value, np.ndarray)}
-    numbers = {key: value for key, value in content.items() if key not in arrays}
-    return {prefix + key: torch.from_numpy(value.copy()) for key, value in arrays.items()}, numbers
-
-
-def join_arrays(prefix: str, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> dict[str, Any]:
-    """Undo ``split_arrays``."""
-    arrays = {key.removeprefix(prefix): value.numpy() for key, value in tensors.items() if key.startswith(prefix)}
-    return {**numbers, **arrays}

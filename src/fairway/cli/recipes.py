@@ -1,0 +1,88 @@
+"""``fairway recipe`` and ``fairway model``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import tyro
+
+from fairway.base.errors import FairwayError
+from fairway.base.values import difference, leaves, suggest, to_dict
+from fairway.cli.parse import emit, named_recipe, parse, table
+from fairway.config import Recipe
+from fairway.recipes import RECIPES
+from fairway.recipes import recipe as find_recipe
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+ACTIONS = ("list", "show", "diff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeArguments:
+    """fairway recipe list | show NAME | diff A B."""
+
+    action: Annotated[str, tyro.conf.Positional]
+    """list, show or diff."""
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Names of recipes."""
+    json: Switch = False
+    """Print one JSON document instead of a table."""
+
+
+def recipe(argv: Sequence[str]) -> int:
+    """List, show or compare recipes."""
+    arguments = parse(RecipeArguments, argv, "recipe")
+    count = {"list": 0, "show": 1, "diff": 2}.get(arguments.action)
+    if count is None:
+        raise FairwayError(
+            f"fairway recipe has no action {arguments.action!r}; use list, show or diff{suggest(arguments.action, ACTIONS)}"
+        )
+    if len(arguments.names) != count:
+        raise FairwayError(f"fairway recipe {arguments.action} takes {count} names of recipes, not {len(arguments.names)}")
+    found = [find_recipe(name) for name in arguments.names]
+    document, text = {"list": _list, "show": _show, "diff": _diff}[arguments.action](*found)
+    emit(document, text, as_json=arguments.json)
+    return 0
+
+
+def _list() -> tuple[Any, str]:
+    built = [build() for build in RECIPES.values()]
+    document = [{"name": item.name, "summary": item.summary, "data_variant": item.data_variant} for item in built]
+    return document, table([(item.name, item.summary) for item in built], ("recipe", "what it is"))
+
+
+def _show(shown: Recipe) -> tuple[Any, str]:
+    rows = [(leaf.path, _value(leaf.value), leaf.doc) for leaf in leaves(shown)]
+    return to_dict(shown), table(rows, ("setting", "value", "meaning and source"))
+
+
+def _diff(old: Recipe, new: Recipe) -> tuple[Any, str]:
+    pairs = [pair for pair in difference(old, new) if pair[0].path not in ("name", "summary")]
+    document = [
+        {"setting": before.path, old.name: before.value, new.name: after.value, "doc": after.doc} for before, after in pairs
+    ]
+    rows = [(before.path, _value(before.value), _value(after.value), after.doc) for before, after in pairs]
+    header = ("setting", old.name, new.name, "meaning and source")
+    return document, table(rows, header) if rows else f"{old.name} and {new.name} have the same settings"
+
+
+def _value(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def model(argv: Sequence[str]) -> int:
+    """Show a recipe's network without allocating it."""
+    base, rest = named_recipe(argv, "model")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        json: Switch = False
+        """Print one JSON document instead of a table."""
+        recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
+
+    arguments = parse(Arguments, rest, f"model {base.name}")
+    from fairway.model.summary import summarize
+
+    summary = summarize(arguments.recipe)
+    emit(summary.to_dict(), summary.describe(), as_json=arguments.json)
+    return 0
