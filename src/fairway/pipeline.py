@@ -121,17 +121,19 @@ def train_stage(walk: Walk, *, resume: bool) -> None:
         return
     saved = resume and folder.state.exists()
     keep = load_state(folder.state).numbers["metrics_bytes"] if saved else 0
-    metrics = Metrics(folder.metrics, leads=walk.ranks.leads, keep=keep)
     text = select_text(walk.dataset.validation(), replace(walk.recipe.score, max_tokens=walk.recipe.score.max_tokens or 65536))
 
     def validate(model: GPT) -> tuple[float, float]:
         result = summarise(run_pass("plain", model, text, walk.recipe.score, ranks=walk.ranks), 0.0)
         return result.nats_per_token, result.bits_per_byte
 
-    if not saved:
-        parameters = sum(parameter.numel() for parameter in GPT(walk.recipe.model).parameters())
-        metrics.event("start", seconds=0.0, parameters=parameters, recipe=walk.recipe.name, seed=walk.recipe.seed)
-    with tqdm(total=1.0, desc="train", unit="", bar_format="{l_bar}{bar}| {elapsed}<{remaining}", disable=None) as bar:
+    with (
+        Metrics(folder.metrics, leads=walk.ranks.leads, keep=keep) as metrics,
+        tqdm(total=1.0, desc="train", bar_format="{l_bar}{bar}| {elapsed}<{remaining}", disable=None) as bar,
+    ):
+        if not saved:
+            parameters = sum(parameter.numel() for parameter in GPT(walk.recipe.model).parameters())
+            metrics.event("start", seconds=0.0, parameters=parameters, recipe=walk.recipe.name, seed=walk.recipe.seed)
         learner = train(
             Training(
                 recipe=walk.recipe,
@@ -147,9 +149,8 @@ def train_stage(walk: Walk, *, resume: bool) -> None:
             ),
             resume=saved,
         )
-    for name, phase in walk.clock.phases.items():
-        metrics.event("phase", name=name, seconds=phase.seconds, counted=phase.counted)
-    metrics.close()
+        for name, phase in walk.clock.phases.items():
+            metrics.event("phase", name=name, seconds=phase.seconds, counted=phase.counted)
     if walk.ranks.leads:
         state = {name: tensor.cpu().contiguous() for name, tensor in learner.average.averaged_state().items()}
         with atomic_path(folder.weights) as partial:

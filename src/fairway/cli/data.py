@@ -105,9 +105,13 @@ def _build(argv: Sequence[str]) -> int:
         threads=arguments.threads,
         overwrite=arguments.overwrite,
     )
+    manifest = report.manifest
     rows = [
-        (name, split.documents, split.tokens, split.bytes, len(split.shards))
-        for name, split in (("train", report.manifest.train), ("validation", report.manifest.val))
+        (name, split.documents, split.tokens, split.bytes, len(shards))
+        for name, split, shards in (
+            ("train", manifest.train, manifest.train_shards),
+            ("validation", manifest.val, manifest.val_shards),
+        )
     ]
     text = (
         table(rows, ("split", "documents", "tokens", "bytes", "shards"))

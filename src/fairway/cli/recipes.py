@@ -84,5 +84,25 @@ def model(argv: Sequence[str]) -> int:
     from fairway.model.summary import summarize
 
     summary = summarize(arguments.recipe)
-    emit(summary.to_dict(), summary.describe(), as_json=arguments.json)
+    parts = [
+        (part.name, "x".join(map(str, part.shape)), part.count, part.parameters, part.bits, part.bytes)
+        for part in summary.parts
+    ]
+    costs = [
+        (
+            name,
+            cost.applications,
+            *(f"{flops / 1e6:,.1f}" for flops in (cost.training_flops, cost.scoring_flops, cost.sliding_flops)),
+        )
+        for name, cost in (("plain", summary.plain), ("looped", summary.looped))
+    ]
+    text = [
+        table(parts, ("part", "shape", "count", "parameters", "bits", "bytes")),
+        "",
+        table(costs, ("depth", "blocks", "training MFLOP/token", "scoring MFLOP/token", "sliding MFLOP/target")),
+        "",
+        f"{summary.parameters:,} parameters, {summary.matrix_parameters:,} of them in matrices; "
+        f"{summary.planned_bytes:,} bytes planned before entropy coding",
+    ]
+    emit(summary.to_dict(), "\n".join(text), as_json=arguments.json)
     return 0

@@ -59,7 +59,7 @@ class Clock:
 
     def total(self, *, counted_only: bool) -> float:
         """Sum over phases."""
-        return sum(phase.seconds for phase in self.phases.values() if phase.counted or not counted_only)
+        return sum((phase.seconds for phase in self.phases.values() if phase.counted or not counted_only), start=0.0)
 
     def to_dict(self) -> dict[str, dict[str, float | bool]]:
         """Phase -> seconds and whether counted."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
@@ -155,29 +157,32 @@ def _loop(run: Training, learner: Learner, forward: Callable[..., Tensor], loade
 
 def accumulate(
     forward: Callable[..., Tensor],
-    inputs: Any,
-    targets: Any,
+    inputs: Int64[np.ndarray, "rows context"],
+    targets: Int64[np.ndarray, "rows context"],
     values: ScheduleValues,
     recipe: Recipe,
     machine: Machine,
-) -> Tensor:
+    *,
+    tokens_at_once: int = 0,
+) -> Float[Tensor, ""]:
     """Add the gradients of this rank's rows, scaled so that the sum over ranks is the gradient of the global mean.
 
     Args:
         forward: The network, compiled or not.
-        inputs: int64 array (rows of this rank, context).
+        inputs: Token ids of this rank's rows.
         targets: The same, one token later.
         values: Whether the extra passes run.
         recipe: Rows of the global batch.
-        machine: Device, and with it the rows of one forward pass.
+        machine: Where the network is.
+        tokens_at_once: Tokens of one forward pass, at least one row; 0 takes 2,048 on a CPU, one stream on a GPU.
 
     Returns:
         This rank's part of the global mean loss, in nats per token, on the device.
     """
     config = recipe.train
     rows, total = len(inputs), config.batch_tokens // config.context
-    per_stream = total // config.streams
-    at_once = max(1, CPU_FORWARD_TOKENS // config.context) if machine.device.type == "cpu" else per_stream
+    usual = CPU_FORWARD_TOKENS if machine.device.type == "cpu" else config.batch_tokens // config.streams
+    at_once = max(1, (tokens_at_once or usual) // config.context)
     loss = torch.zeros((), device=machine.device)
     for begin in range(0, rows, at_once):
         part = slice(begin, min(begin + at_once, rows))

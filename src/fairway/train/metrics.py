@@ -34,7 +34,9 @@ class Metrics:
         """Bytes written so far, earlier processes included."""
         return self._file.tell() if self._file is not None else 0
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
