@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,9 @@ from fairway.train.loop import Training, train
 from fairway.train.machine import Machine, choose
 from fairway.train.metrics import Metrics
 from fairway.train.state import load_state
+
+EMBEDDED_VAL_DOCUMENTS = 40
+"""Files of the standard library that are held out: about 5 % of them, enough text for a steady figure."""
 
 SAMPLE_PROMPTS = ("", "The ", "def ")
 
@@ -213,9 +217,7 @@ def score_packed(packed: PackedModel, walk: Walk, config: ScoreConfig) -> dict[s
             before = walk.clock.seconds(name)
             model = _float_model(walk) if name == "float" else packed.build(walk.machine)
             with tqdm(total=text.targets, desc=name, unit="token", unit_scale=True, disable=None) as bar:
-                ledgers[name] = run_pass(
-                    name, model, text, config, ranks=walk.ranks, progress=lambda done, bar=bar: bar.update(done - bar.n)
-                )
+                ledgers[name] = run_pass(name, model, text, config, ranks=walk.ranks, progress=partial(_show, bar))
             walk.machine.settle()
             results[name] = summarise(ledgers[name], walk.clock.seconds(name) - before)
         logger.info(f"{name}: bits/byte={results[name].bits_per_byte:.5f} seconds={results[name].seconds:.1f}")
@@ -311,6 +313,10 @@ def open_recipe(folder: RunFolder) -> Recipe:
     return from_dict(Recipe, read_json(folder.recipe))
 
 
+def _show(bar: "tqdm[Any]", done: int) -> None:
+    bar.update(done - bar.n)
+
+
 def _float_model(walk: Walk) -> GPT:
     model = GPT(walk.recipe.model)
     model.load_state_dict({name: tensor.float() for name, tensor in load_weights(walk.folder.weights).items()})
@@ -346,7 +352,7 @@ def _embedded_data(recipe: Recipe, out: Path) -> Path:
     """Data that every machine has: the source text of the running Python's standard library."""
     folder = out / "data"
     if not (folder / "manifest.json").exists():
-        build_dataset(["python-stdlib"], folder, vocab_size=recipe.model.vocab_size, duplicates="drop")
+        build_dataset(["python-stdlib"], folder, vocab_size=recipe.model.vocab_size, val_documents=EMBEDDED_VAL_DOCUMENTS)
     return folder
 
 

@@ -13,17 +13,23 @@ from fairway.base.files import atomic_path, read_json, write_json, write_text
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), atomic_path(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with atomic_path(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["out.txt"]
 
 
-def test_a_full_disk_is_said_plainly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_said_plainly(tmp_path: Path, number: int) -> None:
     path = tmp_path / "out.txt"
     with pytest.raises(MachineError, match=r"no space left.*out\.txt"), atomic_path(path):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "No space left on device")
     assert not list(tmp_path.iterdir())
 
 

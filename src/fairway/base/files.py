@@ -44,8 +44,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _storage_error(path: Path, error: OSError) -> Exception:
-    if error.errno == errno.ENOSPC:
-        return MachineError(f"no space left on the disk while writing {path}; free some space or choose another --out")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return MachineError(
+            f"no space left for {path} ({error.strerror}); free some space, raise the quota or choose another --out"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return MachineError(f"cannot write {path}: {error.strerror}; choose another --out")
     return error

@@ -41,7 +41,7 @@ def proxy(full: Recipe) -> Recipe:
         "optim.ema_decay": min(full.optim.ema_decay, 0.98),
         "train.budget": 120.0,
         "train.budget_unit": "seconds",
-        "train.reserve_seconds": 0.0,
+        "train.reserve_seconds": 5.0,
         "train.batch_tokens": 8192,
         "train.context": 256,
         "train.streams": 8,

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fairway.base.errors import RecipeError
 from fairway.config import TrainConfig
-from fairway.data.dataset import Dataset
 from fairway.data.batches import Loader
 from fairway.data.contiguous import Contiguous
+from fairway.data.dataset import Dataset
 from fairway.data.random_windows import RandomWindows
 from fairway.train.distributed import Ranks
 

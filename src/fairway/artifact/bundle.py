@@ -1,0 +1,138 @@
+"""The code of a run as one compressed archive, so that its size can be counted honestly.
+
+Every source file of the package belongs to the archive, whether a recipe uses it or not; tests lie outside the package.
+Names are sorted and nothing depends on clocks, owners or the machine, so equal sources give equal bytes.
+
+    8 bytes magic "FWBUNDLE", 1 byte version, 1 byte method (0 LZMA2, 1 brotli), 4 bytes size of the archive, then it:
+    per file: name length, name (UTF-8, "/" between folders), size, content; numbers as LEB128
+"""
+
+import lzma
+from pathlib import Path, PurePosixPath
+
+import fairway
+from fairway.artifact.wire import Cursor, brotli_pack, brotli_unpack, damaged, varint
+from fairway.base.errors import ArtifactError
+from fairway.base.files import write_bytes
+
+MAGIC = b"FWBUNDLE"
+VERSION = 1
+LZMA, BROTLI = 0, 1
+MAX_ARCHIVE_BYTES = 1 << 26
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24, "lc": 4, "lp": 0, "pb": 0}]
+SKIPPED_SUFFIXES = {".pyc", ".pyo", ".so", ".pyd", ".dll", ".dylib"}
+
+
+def package_files(root: Path | None = None) -> dict[str, bytes]:
+    """Name and content of every source file of the package, sorted by name.
+
+    Args:
+        root: Folder of the package; by default that of the running one. Names start with its own name.
+
+    Raises:
+        ArtifactError: the folder holds no Python file.
+    """
+    root = root or Path(fairway.__file__).parent
+    files = {}
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        hidden = any(piece.startswith(".") or piece == "__pycache__" for piece in relative.parts)
+        if path.is_file() and not hidden and path.suffix not in SKIPPED_SUFFIXES:
+            files[(PurePosixPath(root.name) / relative.as_posix()).as_posix()] = path.read_bytes()
+    if not any(name.endswith(".py") for name in files):
+        raise ArtifactError(f"{root} holds no Python file; give the folder of the package")
+    return dict(sorted(files.items()))
+
+
+def bundle(files: dict[str, bytes] | None = None) -> bytes:
+    """The archive of ``files`` (by default the package's own), compressed with LZMA2 or brotli, whichever is smaller.
+
+    Raises:
+        ArtifactError: a name that ``unbundle`` would refuse, or more than 64 MiB.
+    """
+    files = package_files() if files is None else files
+    archive = bytearray()
+    for name, content in sorted(files.items()):
+        encoded = _checked_name(name).encode("utf-8")
+        archive += varint(len(encoded)) + encoded + varint(len(content)) + content
+    if len(archive) > MAX_ARCHIVE_BYTES:
+        raise ArtifactError(f"the sources have {len(archive)} bytes, above {MAX_ARCHIVE_BYTES}; keep data out of the package")
+    packed = {
+        LZMA: lzma.compress(bytes(archive), format=lzma.FORMAT_RAW, filters=FILTERS),
+        BROTLI: brotli_pack(bytes(archive)),
+    }
+    method = min(packed, key=lambda method: len(packed[method]))
+    return MAGIC + bytes([VERSION, method]) + len(archive).to_bytes(4, "little") + packed[method]
+
+
+def write_bundle(path: Path) -> int:
+    """Write the bundle of the running package, as ``code.bundle`` of a run, and return its size in bytes.
+
+    Raises:
+        MachineError: the disk is full or the folder cannot be written.
+    """
+    content = bundle()
+    write_bytes(Path(path), content)
+    return len(content)
+
+
+def unpack_bundle(content: bytes) -> dict[str, bytes]:
+    """Name and content of the files of a bundle; nothing is written or run.
+
+    Raises:
+        ArtifactError: the bundle is damaged, or a name would leave its folder.
+    """
+    if content[: len(MAGIC)] != MAGIC:
+        raise ArtifactError("this is not a code bundle: it does not begin with FWBUNDLE; give the code.bundle of a run")
+    cursor = Cursor(content[len(MAGIC) :], "code bundle")
+    version, method, size = cursor.byte(), cursor.byte(), int.from_bytes(cursor.take(4), "little")
+    if version != VERSION or method not in (LZMA, BROTLI):
+        raise ArtifactError(f"code bundle of version {version}, method {method}, is unknown to this release; update fairway")
+    if size > MAX_ARCHIVE_BYTES:
+        raise damaged(f"the code bundle declares {size} bytes, above {MAX_ARCHIVE_BYTES}")
+    archive = Cursor(_decompress(method, cursor.rest(), size), "code bundle")
+    files = {}
+    while not archive.done():
+        try:
+            name = _checked_name(archive.take(archive.varint()).decode("utf-8"))
+        except UnicodeDecodeError:
+            raise damaged("a file name of the code bundle is not UTF-8") from None
+        if name in files:
+            raise damaged(f"the code bundle holds {name} twice")
+        files[name] = archive.take(archive.varint())
+    return files
+
+
+def unbundle(content: bytes, folder: Path) -> list[Path]:
+    """Restore the files of a bundle under ``folder``, byte for byte, and return their paths.
+
+    Raises:
+        ArtifactError: the bundle is damaged; nothing is written then.
+        MachineError: the disk is full or the folder cannot be written.
+    """
+    paths = []
+    for name, data in unpack_bundle(content).items():
+        paths.append(Path(folder) / name)
+        write_bytes(paths[-1], data)
+    return paths
+
+
+def _decompress(method: int, data: bytes, size: int) -> bytes:
+    if method == BROTLI:
+        return brotli_unpack(data, size, "code bundle")
+    decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=FILTERS)
+    try:
+        archive = decoder.decompress(data, max_length=size + 1)
+    except lzma.LZMAError:
+        raise damaged("the code bundle is not a valid LZMA2 stream") from None
+    if len(archive) != size or not decoder.eof or decoder.unused_data:
+        raise damaged(f"the code bundle does not decompress to the {size} bytes it declares")
+    return archive
+
+
+def _checked_name(name: str) -> str:
+    pieces = name.split("/")
+    unsafe = any(piece in ("", ".", "..") or ":" in piece or "\\" in piece for piece in pieces)
+    if unsafe or not name.isprintable() or len(name.encode("utf-8", "replace")) > 1024:
+        raise damaged(f"file name {name[:80]!r} of the code bundle would leave its folder")
+    return name

@@ -1,0 +1,157 @@
+"""Where every byte of an artifact went: per tensor, per class and per part of the container."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairway.artifact.container import Layout, content_records, parse, read_bytes
+from fairway.artifact.frequencies import entropy_bits
+from fairway.artifact.records import CodedTensor, element_count
+from fairway.artifact.streams import Plane, Stream, tensor_class
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorLine:
+    """One tensor of an artifact.
+
+    Attributes:
+        name: Its name.
+        group: Its name with numbers replaced by ``*``.
+        scheme: ``int6`` and so on for codes, the element type for plain arrays.
+        shape: Dimensions.
+        elements: Product of the dimensions.
+        bits: Width of the codes, or of one plain element.
+        entropy: Order-0 entropy of the codes in bits per weight; None for plain arrays.
+        coded: Bits per weight in the file, row scales included.
+        code_bytes: Bytes of its codes, or of its plain elements.
+        scale_bytes: Bytes of its row scales.
+        coders: How its arrays are coded.
+
+    A tensor that shares a stream is charged its share of the elements, so bytes may be fractions.
+    """
+
+    name: str
+    group: str
+    scheme: str
+    shape: tuple[int, ...]
+    elements: int
+    bits: int
+    entropy: float | None
+    coded: float
+    code_bytes: float
+    scale_bytes: float
+    coders: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """Contents and sizes of an artifact.
+
+    Attributes:
+        path: The file.
+        format_version: Version of the container.
+        header: The JSON document.
+        tensors: One line per tensor.
+        parts: Bytes by part of the container; they sum to ``total_bytes``.
+        total_bytes: Length of the file.
+        weights: Codes of all quantized tensors.
+        controls: Elements of all plain arrays.
+        entropy_bytes: Order-0 entropy of the codes, one ideal table per tensor without its own cost.
+        bits_per_weight: ``8 * total_bytes / (weights + controls)``.
+    """
+
+    path: str
+    format_version: int
+    header: dict[str, Any]
+    tensors: tuple[TensorLine, ...]
+    parts: dict[str, int]
+    total_bytes: int
+    weights: int
+    controls: int
+    entropy_bytes: float
+    bits_per_weight: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON can hold it."""
+        return asdict(self)
+
+
+def inspect(path: Path) -> Inspection:
+    """Read an artifact completely, verify it and account for its bytes.
+
+    Raises:
+        ArtifactError: as ``read_artifact``.
+    """
+    layout = parse(read_bytes(path), where=str(path))
+    records = content_records(layout, str(path))
+    shares = _byte_shares(layout)
+    lines = []
+    entropy_bytes = 0.0
+    for index, (entry, record) in enumerate(zip(layout.entries, records, strict=True)):
+        entropy = None
+        elements = element_count(entry.shape)
+        if isinstance(record, CodedTensor):
+            bits = float(entropy_bits(np.bincount(record.codes.view(np.uint8).ravel(), minlength=1)))
+            entropy_bytes += bits / 8
+            entropy = bits / max(1, elements)
+        values = shares.get((index, Plane.CODES), shares.get((index, Plane.VALUES), (0.0, "")))
+        scales = shares.get((index, Plane.SCALES), (0.0, ""))
+        lines.append(
+            TensorLine(
+                name=entry.name,
+                group=tensor_class(entry.name),
+                scheme=f"int{entry.bits}" if entry.bits else entry.dtype.name,
+                shape=entry.shape,
+                elements=elements,
+                bits=entry.bits or 8 * entry.dtype.itemsize,
+                entropy=entropy,
+                coded=8 * (values[0] + scales[0]) / max(1, elements),
+                code_bytes=values[0],
+                scale_bytes=scales[0],
+                coders=tuple(name for _, name in (values, scales) if name),
+            )
+        )
+    return _summary(str(path), layout, tuple(lines), entropy_bytes)
+
+
+def _summary(path: str, layout: Layout, lines: tuple[TensorLine, ...], entropy_bytes: float) -> Inspection:
+    report = layout.report
+    weights = sum(line.elements for line in lines if line.entropy is not None)
+    controls = sum(line.elements for line in lines if line.entropy is None)
+    return Inspection(
+        path=path,
+        format_version=layout.version,
+        header=layout.header,
+        tensors=lines,
+        parts={
+            "fixed": report.fixed_bytes,
+            "header": report.document_bytes,
+            "manifest": report.manifest_bytes,
+            "tables": report.table_bytes,
+            "codes": report.code_bytes,
+            "scales": report.scale_bytes,
+            "controls": report.control_bytes,
+        },
+        total_bytes=report.total_bytes,
+        weights=weights,
+        controls=controls,
+        entropy_bytes=entropy_bytes,
+        bits_per_weight=8 * report.total_bytes / max(1, weights + controls),
+    )
+
+
+def _byte_shares(layout: Layout) -> dict[tuple[int, Plane], tuple[float, str]]:
+    """Bytes and coder of every array; arrays of one stream share its payload in proportion to their elements."""
+    shares = {}
+    for stream in layout.streams:
+        for part, share in _stream_shares(layout, stream):
+            shares[part.tensor, part.plane] = (share * len(stream.payload), stream.coder.name.lower())
+    return shares
+
+
+def _stream_shares(layout: Layout, stream: Stream) -> list[tuple[Any, float]]:
+    counts = [element_count(layout.entries[part.tensor].planes()[part.plane][0]) for part in stream.parts]
+    total = sum(counts)
+    return [(part, count / total if total else 1 / len(counts)) for part, count in zip(stream.parts, counts, strict=True)]

@@ -1,0 +1,164 @@
+"""The manifest: a fixed schema of integers and names that says what every byte after it means.
+
+    count, then per tensor: name length, name (UTF-8), kind (0 codes, 1 plain), bits or element type, rank, dimensions
+    count, then per stream: coder, parameter length, parameters, part count, per part: tensor and plane; payload length
+
+Payloads follow one another in the order of the streams, so the offset of a stream is the sum of the lengths before it:
+overlaps and gaps cannot be expressed. Every array of every tensor belongs to exactly one stream.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairway.artifact.records import MAX_BITS, MAX_RANK, MIN_BITS, RAW_DTYPES, element_count
+from fairway.artifact.streams import Coder, Part, Plane, Stream
+from fairway.artifact.wire import Cursor, damaged, varint
+from fairway.base.errors import ArtifactError
+
+MAX_NAME_BYTES = 255
+MAX_DIMENSION = 1 << 40
+DEFAULT_MAX_ELEMENTS = 1 << 28
+ELEMENTS_PER_BYTE = 1 << 17
+CODED, PLAIN = 0, 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the manifest.
+
+    Attributes:
+        name: 1 to 255 bytes of UTF-8 without control characters.
+        shape: Dimensions.
+        bits: Width of the codes, or 0 for a plain array.
+        dtype: Element type of a plain array, int8 for codes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    dtype: np.dtype
+
+    def planes(self) -> dict[Plane, tuple[tuple[int, ...], np.dtype]]:
+        """The arrays that make up the tensor, with shape and element type."""
+        if not self.bits:
+            return {Plane.VALUES: (self.shape, self.dtype)}
+        return {Plane.CODES: (self.shape, np.dtype("<i1")), Plane.SCALES: (self.shape[:1], np.dtype("<f2"))}
+
+
+def check_name(name: str) -> str:
+    """Refuse names that could not be shown on one line or looked up again.
+
+    Raises:
+        ArtifactError: the name is empty, longer than 255 bytes of UTF-8, or holds characters that cannot be printed.
+    """
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        size = 0
+    if not 1 <= size <= MAX_NAME_BYTES or not name.isprintable():
+        raise ArtifactError(
+            f"tensor name {name[:80]!r} is not 1 to {MAX_NAME_BYTES} printable bytes of UTF-8; rename the tensor"
+        )
+    return name
+
+
+def check_size(entries: Sequence[Entry], file_bytes: int, max_elements: int) -> None:
+    """Refuse more elements than the cap allows, or than a file of this size may hold, before anything is allocated.
+
+    Raises:
+        ArtifactError: with the count, the limit and the remedy.
+    """
+    count = sum(element_count(shape) for entry in entries for shape, _ in entry.planes().values())
+    if count > max_elements:
+        raise ArtifactError(
+            f"the tensors have {count} elements, above the cap of {max_elements}; raise max_elements to read it"
+        )
+    if count > file_bytes * ELEMENTS_PER_BYTE:
+        raise ArtifactError(
+            f"the tensors have {count} elements in a file of {file_bytes} bytes, above the {ELEMENTS_PER_BYTE} per byte "
+            "that the format allows; leave out tensors that are constant"
+        )
+
+
+def pack_manifest(entries: Sequence[Entry], streams: Sequence[Stream]) -> bytes:
+    """The manifest as bytes, uncompressed."""
+    out = bytearray(varint(len(entries)))
+    for entry in entries:
+        name = entry.name.encode("utf-8")
+        out += varint(len(name)) + name
+        out += bytes([CODED, entry.bits] if entry.bits else [PLAIN, RAW_DTYPES.index(entry.dtype)])
+        out += varint(len(entry.shape)) + b"".join(varint(size) for size in entry.shape)
+    out += varint(len(streams))
+    for stream in streams:
+        out += bytes([stream.coder]) + varint(len(stream.parameters)) + stream.parameters + varint(len(stream.parts))
+        out += b"".join(varint(part.tensor) + bytes([part.plane]) for part in stream.parts) + varint(len(stream.payload))
+    return bytes(out)
+
+
+def unpack_manifest(data: bytes, payload: bytes) -> tuple[list[Entry], list[Stream]]:
+    """Parse the manifest and cut the payload into its streams.
+
+    Args:
+        data: The manifest, uncompressed.
+        payload: All bytes between the manifest and the closing digest.
+
+    Raises:
+        ArtifactError: a field is outside its limits, payload bytes are missing or left over, or an array of a tensor
+            belongs to no stream or to several.
+    """
+    cursor = Cursor(data, "manifest")
+    entries = [_unpack_entry(cursor) for _ in _counted(cursor, data)]
+    if len({entry.name for entry in entries}) != len(entries):
+        raise damaged("two tensors of the manifest share a name")
+    body = Cursor(payload, "payload")
+    streams = [_unpack_stream(cursor, data, body, entries) for _ in _counted(cursor, data)]
+    cursor.finish()
+    body.finish()
+    carried = [part for stream in streams for part in stream.parts]
+    wanted = {Part(index, plane) for index, entry in enumerate(entries) for plane in entry.planes()}
+    if len(carried) != len(wanted) or set(carried) != wanted:
+        raise damaged(f"the streams carry {len(carried)} arrays of tensors where each of {len(wanted)} belongs to exactly one")
+    return entries, streams
+
+
+def _counted(cursor: Cursor, data: bytes) -> Iterator[int]:
+    count = cursor.varint()
+    if count > len(data):
+        raise damaged(f"the manifest of {len(data)} bytes announces {count} items")
+    return iter(range(count))
+
+
+def _unpack_entry(cursor: Cursor) -> Entry:
+    try:
+        name = check_name(cursor.take(cursor.varint()).decode("utf-8"))
+    except UnicodeDecodeError:
+        raise damaged("a tensor name of the manifest is not UTF-8") from None
+    kind, detail, rank = cursor.byte(), cursor.byte(), cursor.varint()
+    if rank > MAX_RANK:
+        raise damaged(f"tensor {name} has {rank} dimensions, above {MAX_RANK}")
+    shape = tuple(cursor.varint() for _ in range(rank))
+    if max(shape, default=0) > MAX_DIMENSION:
+        raise damaged(f"tensor {name} has shape {shape} with a dimension above {MAX_DIMENSION}")
+    if kind == CODED and MIN_BITS <= detail <= MAX_BITS and rank == 2:
+        return Entry(name, shape, detail, np.dtype("<i1"))
+    if kind == PLAIN and detail < len(RAW_DTYPES):
+        return Entry(name, shape, 0, RAW_DTYPES[detail])
+    raise damaged(f"tensor {name} has kind {kind}, detail {detail} and {rank} dimensions, which format 1 does not define")
+
+
+def _unpack_stream(cursor: Cursor, data: bytes, body: Cursor, entries: Sequence[Entry]) -> Stream:
+    number = cursor.byte()
+    if number not in list(Coder):
+        raise ArtifactError(
+            f"a stream uses coder {number}, which this release does not know; update fairway or pack the run again"
+        )
+    parameters = cursor.take(cursor.varint())
+    parts = []
+    for _ in _counted(cursor, data):
+        tensor, plane = cursor.varint(), cursor.byte()
+        if tensor >= len(entries) or plane not in list(Plane):
+            raise damaged(f"a stream carries plane {plane} of tensor {tensor} of {len(entries)}")
+        parts.append(Part(tensor, Plane(plane)))
+    return Stream(Coder(number), parameters, tuple(parts), body.take(cursor.varint()))

@@ -1,0 +1,111 @@
+"""The tied output head: logits, softcap, and the training loss without the whole table of logits in memory."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+CHUNK_LOGITS = {"cpu": 2**18, "cuda": 2**27}
+"""Logits of one chunk of the loss: about one megabyte of cache on a CPU, half a gigabyte of float32 on a GPU."""
+
+
+def softcap(logits: Float[Tensor, "... vocab"], cap: float) -> Float[Tensor, "... vocab"]:
+    """Bound logits smoothly to (-cap, cap): ``cap * tanh(logits / cap)``.
+
+    One wrong but very confident token then costs at most about ``2 * cap`` nats.
+
+    Args:
+        logits: Unnormalised log-probabilities; the result has the same dtype.
+        cap: Bound in nats, > 0 (checked when the recipe is built).
+
+    Source: arXiv 2408.00118, PR #1394.
+    """
+    return cap * torch.tanh(logits / cap)
+
+
+def capped_logits(
+    hidden: Float[Tensor, "... width"], embedding: Float[Tensor, "vocab width"], cap: float
+) -> Float[Tensor, "... vocab"]:
+    """Logits ``softcap(hidden @ embedding.T, cap)``: product in the dtype of ``hidden``, softcap in float32 or wider."""
+    logits = nn.functional.linear(hidden, embedding.to(hidden.dtype))
+    return softcap(logits.to(torch.promote_types(logits.dtype, torch.float32)), cap)
+
+
+def plain_cross_entropy(
+    hidden: Float[Tensor, "rows width"], embedding: Float[Tensor, "vocab width"], targets: Int[Tensor, " rows"], cap: float
+) -> Float[Tensor, ""]:
+    """Mean of ``-log softmax(capped_logits)[target]`` in nats per token, written out: the twin of ``cross_entropy``."""
+    return nn.functional.cross_entropy(capped_logits(hidden, embedding, cap), targets.long())
+
+
+def cross_entropy(
+    hidden: Float[Tensor, "rows width"],
+    embedding: Float[Tensor, "vocab width"],
+    targets: Int[Tensor, " rows"],
+    cap: float,
+    chunk_rows: int | None = None,
+) -> Float[Tensor, ""]:
+    """Mean of ``-log softmax(capped_logits)[target]`` in nats per token, computed chunk by chunk.
+
+    While gradients are recorded each chunk also leaves its gradient behind, so that its logits can be dropped at once:
+    memory is one chunk instead of rows x vocab, and no logit is computed twice.
+
+    Args:
+        hidden: Normalised output of the last layer.
+        embedding: Tied embedding, one row per token id.
+        targets: Next token of every row.
+        cap: Bound of the logits in nats.
+        chunk_rows: Rows of a chunk; None fits a chunk to the device.
+    """
+    rows, vocab = len(hidden), len(embedding)
+    if chunk_rows is None:
+        chunk_rows = max(1, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cuda"]) // vocab)
+    targets = targets.long()
+    if torch.is_grad_enabled() and (hidden.requires_grad or embedding.requires_grad):
+        return _ChunkedCrossEntropy.apply(hidden, embedding, targets, cap, chunk_rows)  # pyright: ignore[reportReturnType]
+    losses = [
+        nn.functional.cross_entropy(capped_logits(hidden[start : start + chunk_rows], embedding, cap), part, reduction="sum")
+        for start, part in zip(range(0, rows, chunk_rows), targets.split(chunk_rows), strict=True)
+    ]
+    return torch.stack(losses).sum() / rows
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """``cross_entropy`` with the gradients of hidden rows and embedding made in the forward pass.
+
+    ``cap * tanh(l / cap) + cap = 2 cap s`` with ``s = sigmoid(2 l / cap)``; the shift by ``cap`` cancels in the softmax, and
+    ``d loss / d l = (softmax - onehot) * 4 s (1 - s)``. Source: the fused loss of PR #2140.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, cap: float, chunk_rows: int) -> Tensor:
+        matrix = embedding.to(hidden.dtype)
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        grad_hidden = torch.empty_like(hidden)
+        grad_matrix = torch.zeros(embedding.shape, dtype=wide, device=embedding.device)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        for start in range(0, len(hidden), chunk_rows):
+            part = slice(start, start + chunk_rows)
+            rows, wanted = hidden[part], targets[part, None]
+            squashed = (rows @ matrix.T).to(wide).mul_(2 / cap).sigmoid_()
+            scores = squashed * (2 * cap)
+            top, hit = scores.amax(-1, keepdim=True), scores.gather(1, wanted)
+            error = scores.sub_(top).exp_()
+            mass = error.sum(-1, keepdim=True)
+            total = total + (top + mass.log() - hit).sum()
+            error.div_(mass).scatter_add_(1, wanted, torch.full_like(hit, -1.0))
+            error.mul_(squashed.sub(squashed.square())).mul_(4 / len(hidden))
+            error = error.to(hidden.dtype)
+            grad_hidden[part] = error @ matrix
+            grad_matrix += error.T @ rows
+        ctx.save_for_backward(grad_hidden, grad_matrix.to(embedding.dtype))
+        return total / len(hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_hidden, grad_matrix = ctx.saved_tensors
+        (grad,) = grads
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_matrix * grad.to(grad_matrix.dtype), None, None, None

@@ -1,0 +1,26 @@
+"""The MLP of a block."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fairway.config import ModelConfig
+from fairway.kernels.activation import leaky_relu_squared
+from fairway.model.linear import Linear
+
+
+class MLP(nn.Module):
+    """``leaky_relu_squared(x Wup, slope) Wdown``.
+
+    Args:
+        config: Width, hidden width and slope.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.slope = config.activation_slope
+        self.up = Linear(config.width, config.mlp_hidden)
+        self.down = Linear(config.mlp_hidden, config.width)
+
+    def forward(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
+        """Apply the MLP to every position alone."""
+        return self.down(leaky_relu_squared(self.up(x), self.slope))

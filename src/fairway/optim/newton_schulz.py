@@ -1,0 +1,66 @@
+"""Orthogonalisation of matrices by Newton-Schulz iteration, batched, with nothing but matrix products.
+
+A matrix ``X = U diag(s) V^T`` with Frobenius norm 1 has singular values in [0, 1]. One iteration with the odd polynomial
+``p(s) = a s + b s^3 + c s^5`` applies ``p`` to every singular value and leaves ``U`` and ``V`` alone:
+
+    S = X X^T;   X <- a X + (b S + c S S) X
+
+A few iterations bring all singular values above about 0.002 near 1, so that the result is close to ``U V^T``: an update
+that moves every direction by the same amount.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Triple = tuple[float, float, float]
+
+COEFFICIENTS: dict[str, tuple[Triple, ...]] = {
+    "quintic": ((3.4445, -4.7750, 2.0315),),
+}
+"""Triples (a, b, c) by name. A single triple serves every step; a longer list holds one triple per step and ends there."""
+
+NORM_FLOOR = 1e-7
+"""Added to the Frobenius norm, so that a zero matrix stays zero. PR #1394."""
+
+
+def orthogonalize(
+    update: Float[Tensor, "*batch rows columns"],
+    steps: int,
+    coefficients: Sequence[Triple] = COEFFICIENTS["quintic"],
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "*batch rows columns"]:
+    """Replace each matrix ``U diag(s) V^T`` by about ``U V^T``: ``X <- a X + (b S + c S S) X`` with ``S = X X^T``.
+
+    A tall matrix is worked on transposed, so that ``S`` has the smaller side.
+
+    Args:
+        update: Matrices over the last two dimensions; every one is normalised by its own Frobenius norm.
+        steps: Iterations; 5 in every published system.
+        coefficients: An entry of ``COEFFICIENTS``.
+        dtype: Type of the matrix products and of the result: bfloat16 on a GPU, float32 on a CPU.
+
+    Source: Muon; arXiv 2502.16982; coefficients of PR #1394.
+    """
+    shape = update.shape
+    norm = torch.linalg.matrix_norm(update, keepdim=True)
+    matrices = (update / (norm + NORM_FLOOR)).to(dtype).reshape(-1, *shape[-2:])
+    tall = shape[-2] > shape[-1]
+    if tall:
+        matrices = matrices.mT.contiguous()
+    for a, b, c in list(coefficients) * steps if len(coefficients) == 1 else coefficients[:steps]:
+        gram = torch.bmm(matrices, matrices.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        matrices = torch.baddbmm(matrices, polynomial, matrices, beta=a)
+    return (matrices.mT if tall else matrices).reshape(shape)
+
+
+def orthogonalize_plain(matrix: Float[Tensor, "rows columns"], triples: Sequence[Triple]) -> Float[Tensor, "rows columns"]:
+    """The meaning of `orthogonalize` for one matrix, one triple per step, never transposed."""
+    x = matrix / (matrix.norm() + NORM_FLOOR)
+    for a, b, c in triples:
+        gram = x @ x.T
+        x = a * x + b * gram @ x + c * gram @ gram @ x
+    return x

@@ -1,0 +1,87 @@
+"""Second moments of the inputs of every matrix, from which GPTQ knows which errors matter."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fairway.base.errors import DataError
+from fairway.model.gpt import GPT
+from fairway.model.linear import Linear
+
+Hessians = Mapping[str, Tensor]
+"""Parameter name -> float32 [columns, columns] on the CPU; parameters with one input share one tensor."""
+
+SHARED_INPUT = {"key": "query", "value": "query"}
+"""Linear maps that read what another one reads, by the last part of their names."""
+
+
+class _Accumulator:
+    """Sums of ``x^T x`` by name, over calls, batches and positions."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, inputs: Float[Tensor, "... columns"]) -> None:
+        x = inputs.detach().flatten(0, -2).float()
+        if name not in self.sums:
+            self.sums[name] = torch.zeros(x.shape[1], x.shape[1], device=x.device)
+        self.sums[name].addmm_(x.T, x)
+
+    def hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: self.add(name, inputs[0])
+
+
+@torch.no_grad()
+def collect_hessians(
+    model: GPT,
+    batches: Iterable[Int[Tensor, "rows time"]],
+    *,
+    recurrent: bool = True,
+    reduce: Callable[[Tensor], object] | None = None,
+) -> Hessians:
+    """Sum ``x^T x`` over all positions, batches and visits of each matrix, divided by the number of batches.
+
+    Query, key and value read one input and share one Hessian. The embedding is seen in its role as output head: its input
+    is the output of the final norm. A looped layer counts every pass. There is no factor 2 and no division by the number
+    of positions; GPTQ does not depend on the scale.
+
+    Args:
+        model: The raw network with the weights that will be quantized.
+        batches: Token ids of training data, on the model's device.
+        recurrent: Run the extra passes, as scoring does.
+        reduce: Sums a tensor over ranks in place, so that every rank's data counts and every rank gets the same result.
+
+    Raises:
+        DataError: there is no batch.
+
+    Source: arXiv 2210.17323; statistics of PR #1394.
+    """
+    accumulator, shared = _Accumulator(), {}
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            path, _, leaf = name.rpartition(".")
+            source = f"{path}.{SHARED_INPUT.get(leaf, leaf)}.weight"
+            shared[f"{name}.weight"] = source
+            if source == f"{name}.weight":
+                handles.append(module.register_forward_pre_hook(accumulator.hook(source)))
+    training, count = model.training, 0
+    model.eval()
+    try:
+        for ids in batches:
+            accumulator.add("embedding.weight", model.hidden(ids, recurrent=recurrent))
+            count += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(training)
+    if count == 0:
+        raise DataError("calibration got no batch of training data; lower train.context or bring more training tokens")
+    total = torch.tensor(float(count), device=accumulator.sums["embedding.weight"].device)
+    if reduce is not None:
+        for tensor in (*accumulator.sums.values(), total):
+            reduce(tensor)
+    means = {name: (tensor / total).cpu() for name, tensor in accumulator.sums.items()}
+    return means | {name: means[source] for name, source in shared.items()}

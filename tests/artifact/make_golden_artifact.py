@@ -1,0 +1,49 @@
+"""Write the golden artifact of a format version once: ``python tests/artifact/make_golden_artifact.py FOLDER``.
+
+The files in tests/golden/artifact stay as they are for ever; a new format version gets files of its own.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from artifact_samples import HEADER, binomial_codes, half_floats, sample_tensors
+
+from fairway.artifact.container import write_artifact
+from fairway.artifact.records import CodedTensor, RawTensor
+
+
+def golden_tensors():
+    """The sample, and tensors for the coders and models that the small sample does not reach."""
+    spread = binomial_codes(64, 48, 6, 21) * np.where(np.arange(64) % 3, 1, 3)[:, None].astype(np.int8)
+    ramp = (np.arange(400, dtype=np.float32) / 7).reshape(20, 20)
+    return sample_tensors() | {
+        "blocks.2.mlp.down.weight": CodedTensor(np.clip(spread, -31, 31).astype(np.int8), half_floats(64, 17), 6),
+        "blocks.2.constant": CodedTensor(np.full((4, 9), -127, np.int8), half_floats(4, 19), 8),
+        "tables.ramp": RawTensor(ramp),
+        "tables.repeated": RawTensor(np.tile(np.array([3, 1, 4, 1, 5, 9, 2, 6], np.int64), 30)),
+        "note": RawTensor(np.frombuffer(b"every byte is accounted for, " * 8, np.uint8)),
+        "flag": RawTensor(np.array([7], np.uint8)),
+        "controls": RawTensor((1 + (binomial_codes(20, 20, 8, 23) * 37 % 101 - 50) / 400).astype(np.float16)),
+    }
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    if (folder / "format1.fwz").exists():
+        sys.stderr.write(f"{folder}/format1.fwz exists; golden files are never rewritten\n")
+        return 2
+    tensors = golden_tensors()
+    write_artifact(folder / "format1.fwz", tensors, HEADER)
+    arrays = {}
+    for name, record in tensors.items():
+        if isinstance(record, CodedTensor):
+            arrays |= {f"{name}|codes|{record.bits}": record.codes, f"{name}|scales": record.scales}
+        else:
+            arrays[f"{name}|values"] = record.values
+    np.savez_compressed(folder / "format1.npz", **arrays)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

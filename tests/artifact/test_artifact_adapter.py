@@ -1,0 +1,52 @@
+"""From the quantized network to the file and back, bit for bit."""
+
+import pytest
+import torch
+
+from fairway.artifact.adapter import records_from_state, state_from_records
+from fairway.artifact.container import decode, encode
+from fairway.artifact.records import CodedTensor, RawTensor
+from fairway.base.errors import ArtifactError
+from fairway.quant.types import QuantizedState, QuantizedTensor
+
+
+def quantized(rows, columns, bits, seed):
+    generator = torch.Generator().manual_seed(seed)
+    limit = 2 ** (bits - 1) - 1
+    codes = torch.randint(-limit, limit + 1, (rows, columns), generator=generator, dtype=torch.int8)
+    return QuantizedTensor(codes, torch.rand(rows, generator=generator).add(0.01).half(), bits)
+
+
+def test_a_network_comes_back_through_the_file():
+    state = QuantizedState(
+        tensors={"embedding.weight": quantized(20, 8, 8, 1), "blocks.0.mlp.up.weight": quantized(16, 8, 6, 2)},
+        controls={"blocks.0.mlp_scale": torch.randn(8).half(), "skips.weight": torch.zeros(0, 8).half()},
+    )
+    found = state_from_records(decode(encode(records_from_state(state), {})).tensors)
+    assert list(found.tensors) == list(state.tensors)
+    assert list(found.controls) == list(state.controls)
+    for name, tensor in state.tensors.items():
+        assert torch.equal(found.tensors[name].codes, tensor.codes)
+        assert torch.equal(found.tensors[name].scales.view(torch.int16), tensor.scales.view(torch.int16))
+        assert torch.equal(found.tensors[name].dequantize(), tensor.dequantize())
+    for name, control in state.controls.items():
+        assert torch.equal(found.controls[name].view(torch.int16), control.view(torch.int16))
+
+
+def test_transposed_tensors_keep_their_values():
+    codes = quantized(6, 4, 6, 3).codes.T
+    records = records_from_state(
+        QuantizedState({"w": QuantizedTensor(codes, torch.ones(4).half(), 6)}, {"c": torch.randn(3, 5).half().T})
+    )
+    found = state_from_records(decode(encode(records, {})).tensors)
+    assert torch.equal(found.tensors["w"].codes, codes)
+    assert found.controls["c"].shape == (5, 3)
+
+
+def test_names_are_unique_and_controls_are_float16():
+    tensor = quantized(2, 2, 6, 1)
+    with pytest.raises(ArtifactError, match="both quantized and a control"):
+        records_from_state(QuantizedState({"w": tensor}, {"w": torch.zeros(1).half()}))
+    with pytest.raises(ArtifactError, match="tensor w is float32, not the float16"):
+        state_from_records({"w": RawTensor(torch.zeros(2).numpy())})
+    assert isinstance(records_from_state(QuantizedState({"w": tensor}, {}))["w"], CodedTensor)

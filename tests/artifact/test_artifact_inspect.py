@@ -1,0 +1,63 @@
+"""Inspection accounts for every byte."""
+
+import json
+
+import numpy as np
+import pytest
+from artifact_samples import HEADER, binomial_codes, half_floats, sample_tensors
+
+from fairway.artifact.container import write_artifact
+from fairway.artifact.inspect import inspect
+from fairway.artifact.records import CodedTensor
+from fairway.base.errors import ArtifactError
+
+
+def test_parts_and_tensors_add_up(tmp_path):
+    write_artifact(tmp_path / "model.fwz", sample_tensors(), HEADER)
+    found = inspect(tmp_path / "model.fwz")
+    assert sum(found.parts.values()) == found.total_bytes == (tmp_path / "model.fwz").stat().st_size
+    lines = {line.name: line for line in found.tensors}
+    assert list(lines) == list(sample_tensors())
+    codes = sum(line.code_bytes for line in lines.values() if line.entropy is not None)
+    assert codes == pytest.approx(found.parts["codes"])
+    assert sum(line.scale_bytes for line in lines.values()) == pytest.approx(found.parts["scales"])
+    controls = sum(line.code_bytes for line in lines.values() if line.entropy is None)
+    assert controls == pytest.approx(found.parts["controls"])
+    assert found.header == HEADER
+    assert found.weights == 24 * 16 + 2 * 12 * 16
+    assert found.controls == 16 + 16 + 6 + 1
+    assert lines["embedding.weight"].scheme == "int8"
+    assert lines["order"].scheme == "int32"
+    assert lines["blocks.0.mlp.up.weight"].group == lines["blocks.1.mlp.up.weight"].group == "blocks.*.mlp.up.weight"
+
+
+def test_entropy_and_coded_bits_are_per_weight(tmp_path):
+    codes = binomial_codes(256, 64, 6, 5)
+    write_artifact(tmp_path / "model.fwz", {"w": CodedTensor(codes, half_floats(256, 3), 6)}, {})
+    (line,) = inspect(tmp_path / "model.fwz").tensors
+    share = np.bincount(codes.ravel() + 31) / codes.size
+    share = share[share > 0]
+    assert line.entropy == pytest.approx(-float(np.sum(share * np.log2(share))))
+    assert 8 * line.code_bytes / line.elements == pytest.approx(line.entropy, rel=0.01)
+    assert line.coded == pytest.approx(8 * (line.code_bytes + line.scale_bytes) / line.elements)
+
+
+def test_the_dictionary_is_json(tmp_path):
+    write_artifact(tmp_path / "model.fwz", sample_tensors(), HEADER)
+    found = inspect(tmp_path / "model.fwz").to_dict()
+    assert json.loads(json.dumps(found))["tensors"][0]["name"] == "embedding.weight"
+
+
+def test_an_empty_artifact_can_be_inspected(tmp_path):
+    write_artifact(tmp_path / "model.fwz", {}, {})
+    found = inspect(tmp_path / "model.fwz")
+    assert (found.weights, found.controls, found.tensors) == (0, 0, ())
+
+
+def test_a_damaged_file_is_refused_by_name(tmp_path):
+    write_artifact(tmp_path / "model.fwz", sample_tensors(), HEADER)
+    content = bytearray((tmp_path / "model.fwz").read_bytes())
+    content[-40] ^= 1
+    (tmp_path / "model.fwz").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"model\.fwz: the checksum over the file"):
+        inspect(tmp_path / "model.fwz")

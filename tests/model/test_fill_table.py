@@ -1,0 +1,67 @@
+"""The published regression table: a network filled by a formula that any language can write, at exact rotary frequencies."""
+
+import numpy as np
+import pytest
+import torch
+
+from fairway.config import ModelConfig
+from fairway.model.gpt import GPT
+
+CONFIG = ModelConfig(
+    vocab_size=64, layers=11, width=128, query_heads=4, kv_heads=2, mlp_hidden=512, rotary_channels=16, rotary_bfloat16=False
+)
+IDS = [3, 10, 17, 24, 31, 1, 45, 52, 59, 2, 9, 16]
+
+
+def fill(code: int, shape: torch.Size) -> torch.Tensor:
+    """``2 frac(43758.5453 sin(12.9898 k + 78.233 code)) - 1`` with ``k`` the flat index, in float64, then float32."""
+    index = np.arange(shape.numel(), dtype=np.float64)
+    wave = 43758.5453 * np.sin(12.9898 * index + 78.233 * code)
+    return torch.from_numpy((2 * (wave - np.floor(wave)) - 1).astype(np.float32)).view(shape)
+
+
+def filled_network() -> GPT:
+    model = GPT(CONFIG)
+    codes = {"embedding.weight": (1, 0.0, 0.5), "skips.weight": (2, 1.0, 0.3), "skips.gate": (3, 0.0, 0.5)}
+    order = ["query", "key", "value", "output"]
+    for layer in range(CONFIG.layers):
+        base, block = 100 + 16 * layer, f"blocks.{layer}."
+        codes |= {f"{block}attention.{name}.weight": (base + place, 0.0, 0.1) for place, name in enumerate(order)}
+        codes[block + "mlp.up.weight"] = (base + 4, 0.0, 0.1)
+        codes[block + "mlp.down.weight"] = (base + 5, 0.0, 0.1)
+        codes[block + "attention_scale"] = (base + 6, 1.0, 0.2)
+        codes[block + "mlp_scale"] = (base + 7, 1.0, 0.2)
+        codes[block + "residual_mix"] = (base + 8, 0.0, 0.2)
+        codes[block + "attention.query_gain"] = (base + 9, 2.0, 0.5)
+    parameters = dict(model.named_parameters())
+    assert parameters.keys() == codes.keys()
+    with torch.no_grad():
+        for name, (code, offset, factor) in codes.items():
+            parameters[name].copy_(offset + factor * fill(code, parameters[name].shape))
+        for layer in range(CONFIG.layers):
+            parameters[f"blocks.{layer}.residual_mix"][0] += 1
+    return model
+
+
+def test_fill_formula():
+    np.testing.assert_allclose(fill(1, torch.Size([5])), [-0.634167, 0.480170, 0.128790, -0.090501, -0.455199], atol=1e-6)
+    np.testing.assert_allclose(fill(100, torch.Size([3])), [0.893230, -0.883141, -0.601418], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "at_3", "at_11", "mean_abs", "loss"),
+    [
+        (False, [-3.3961, 2.6141, 0.5603, 0.7110], [-4.1588, 2.0604, -4.6531, 1.1004], 2.8913, 21.3296),
+        (True, [-2.6808, 2.6835, 1.0186, 0.5242], [-3.7342, 2.2715, -4.5525, 1.6580], 2.8859, 21.4065),
+    ],
+)
+def test_published_row(recurrent, at_3, at_11, mean_abs, loss):
+    model = filled_network()
+    ids, targets = torch.tensor([IDS]), torch.tensor([[*IDS[1:], 23]])
+    with torch.no_grad():
+        logits = model.logits(model.hidden(ids, recurrent=recurrent))[0]
+        found = model(ids, targets, recurrent=recurrent).item()
+    np.testing.assert_allclose(logits[3, :4], at_3, atol=5e-4)
+    np.testing.assert_allclose(logits[11, :4], at_11, atol=5e-4)
+    assert logits.abs().mean().item() == pytest.approx(mean_abs, abs=5e-4)
+    assert found == pytest.approx(loss, abs=5e-4)
