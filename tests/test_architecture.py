@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "fairway"
 ORDER = [
     "base", "config", "recipes", "kernels", "data", "model", "optim", "train", "quant", "artifact", "score", "audit", "record",
-    "report", "doctor", "pipeline", "cli", "__main__",
+    "report", "doctor", "walk", "stages", "pipeline", "cli", "__main__",
 ]  # fmt: skip
 LIGHT = ("base", "config", "recipes")
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -70,7 +70,7 @@ def test_only_the_command_line_prints(path: Path) -> None:
 
 def test_environment_variables_are_read_only_where_torchrun_speaks() -> None:
     readers = {str(path.relative_to(SOURCE)) for path in FILES if "os.environ" in path.read_text()}
-    assert readers <= {"base/log.py", "train/distributed.py", "train/machine.py", "doctor.py"}
+    assert readers <= {"base/log.py", "base/threads.py", "train/distributed.py", "train/machine.py", "doctor.py"}
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:

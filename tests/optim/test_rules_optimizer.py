@@ -142,6 +142,8 @@ def test_a_foreign_state_is_refused_and_changes_nothing():
         optimizers.load_state_dict({name: tensor for name, tensor in damaged.items() if "1.mlp.up.weight" not in name})
     with pytest.raises(DataError, match=r"skips.weight/exp_avg is torch.float32 \(3,\)"):
         optimizers.load_state_dict(damaged | {"skips.weight/exp_avg": torch.zeros(3)})
+    with pytest.raises(DataError, match=r"embedding.weight/exp_avg is torch.bfloat16 .* and the precision that wrote it"):
+        optimizers.load_state_dict(damaged | {"embedding.weight/exp_avg": damaged["embedding.weight/exp_avg"].bfloat16()})
     assert all(torch.equal(tensor, own[name]) for name, tensor in optimizers.state_dict().items())
 
 

@@ -200,3 +200,30 @@ def test_the_number_of_threads_changes_nothing_and_is_restored():
         assert torch.equal(tensor.codes, results[1].tensors[name].codes)
     assert results[0].reports == results[1].reports
     assert list(results[0].tensors) == list(results[1].tensors)
+
+
+def test_a_clip_rule_sees_the_weight_the_diagonal_and_the_scheme():
+    state, seen = small_state(), {}
+    plan, hessians = make_plan(state, QuantConfig()), small_hessians(state)
+
+    def rule(weight, diagonal, scheme):
+        (name,) = [name for name in plan.schemes if torch.equal(state[name], weight)]
+        seen[name] = (diagonal.clone(), scheme)
+        return torch.full((len(weight),), 0.25, dtype=torch.float16)
+
+    quantized = quantize_state(state, plan, hessians, clip=rule)
+    assert seen.keys() == quantized.tensors.keys() == hessians.keys()
+    for name, (diagonal, scheme) in seen.items():
+        assert torch.equal(diagonal, hessians[name].diagonal())
+        assert scheme is plan.schemes[name]
+        assert bool((quantized.tensors[name].scales == 0.25).all())
+
+
+def test_the_report_counts_codes_at_the_ends_of_the_grid():
+    state = small_state()
+    state["blocks.0.mlp.down.weight"] = torch.full((16, 32), 0.01)
+    state["blocks.0.mlp.down.weight"][:, :2] = torch.tensor([40.0, -40.0])
+    scheme = SchemeConfig(method="round", clip_sigmas=1.0)
+    quantized = quantize_state(state, make_plan(state, QuantConfig(matrices=scheme, embedding=scheme)))
+    (report,) = [report for report in quantized.reports if report.name == "blocks.0.mlp.down.weight"]
+    assert report.clipped == pytest.approx(2 / 32)

@@ -65,6 +65,16 @@ def test_restored_phases_go_on() -> None:
     assert clock.to_dict() == {"a": {"seconds": 7.0, "counted": False}}
 
 
+def test_a_stage_done_again_is_charged_once() -> None:
+    hand = Hand()
+    clock = Clock(now=hand)
+    for _ in range(2):
+        clock.forget("pack", "never")
+        with clock.phase("pack", counted=False):
+            hand.time += 2
+    assert clock.seconds("pack") == 2
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(0, 9)), max_size=20))
 def test_phases_sum_to_the_time_inside_them(steps: list[tuple[str, int, int]]) -> None:
     hand = Hand()

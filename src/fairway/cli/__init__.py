@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import fairway
 from fairway.base.errors import BudgetError, FairwayError, ValidityError
 from fairway.base.log import configure
+from fairway.base.threads import wait_asleep
 from fairway.base.values import suggest
 
 GOOD, NEGATIVE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         verb = _verb(argv[:1])
         configure()
+        wait_asleep()
         module, _, function = VERBS[verb][0].partition(":")
         return getattr(importlib.import_module(f"fairway.cli.{module}"), function)(argv[1:])
     except (BudgetError, ValidityError) as error:

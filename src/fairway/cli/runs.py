@@ -54,12 +54,13 @@ def run(argv: Sequence[str]) -> int:
 def train(argv: Sequence[str]) -> int:
     """Train only."""
     arguments = _run_arguments(argv, "train")
-    from fairway import pipeline
+    from fairway.stages import train_stage
+    from fairway.walk import open_walk
 
-    with pipeline.open_walk(
+    with open_walk(
         arguments.recipe, data=arguments.data, out=arguments.out, resume=arguments.resume, overwrite=arguments.overwrite
     ) as walk:
-        pipeline.train_stage(walk, resume=arguments.resume)
+        train_stage(walk, resume=arguments.resume)
         if walk.ranks.leads:
             document = {"weights": str(walk.folder.weights), "clock": walk.clock.to_dict()}
             emit(document, f"weights in {walk.folder.weights}", as_json=arguments.json)
@@ -82,11 +83,13 @@ def pack(argv: Sequence[str]) -> int:
     """Quantize and pack; 1 when the artifact is over the byte cap."""
     arguments = parse(PackArguments, argv, "pack")
     from fairway import pipeline
+    from fairway.stages import pack_stage
+    from fairway.walk import open_recipe, open_walk
 
     folder = RunFolder(arguments.run)
-    recipe = pipeline.open_recipe(folder)
-    with pipeline.open_walk(recipe, data=_data_of(folder, arguments.data), out=folder.root, resume=True) as walk:
-        pipeline.pack_stage(walk)
+    recipe = open_recipe(folder)
+    with open_walk(recipe, data=_data_of(folder, arguments.data), out=folder.root, resume=True) as walk:
+        pack_stage(walk)
         if walk.ranks.leads:
             budget = pipeline.byte_budget(folder, recipe)
             document = {

@@ -61,6 +61,11 @@ class Clock:
         """Sum over phases."""
         return sum((phase.seconds for phase in self.phases.values() if phase.counted or not counted_only), start=0.0)
 
+    def forget(self, *names: str) -> None:
+        """Drop phases of a stage that is about to be done again."""
+        for name in names:
+            self.phases.pop(name, None)
+
     def to_dict(self) -> dict[str, dict[str, float | bool]]:
         """Phase -> seconds and whether counted."""
         return {name: {"seconds": phase.seconds, "counted": phase.counted} for name, phase in self.phases.items()}
