@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 import fairway
@@ -21,7 +21,7 @@ from fairway.artifact.container import write_artifact
 from fairway.artifact.inspect import inspect
 from fairway.artifact.records import RawTensor
 from fairway.base.errors import DataError
-from fairway.base.files import atomic_path, sha256_file, write_json
+from fairway.base.files import sha256_file, write_json
 from fairway.base.log import logger
 from fairway.base.values import to_dict
 from fairway.config import PassName, ScoreConfig
@@ -39,7 +39,7 @@ from fairway.score.result import PassResult, score_document, summarise, write_re
 from fairway.train.batches import calibration_batches
 from fairway.train.loop import Training, train
 from fairway.train.metrics import Metrics
-from fairway.train.state import load_state
+from fairway.train.state import load_state, save_tensors
 from fairway.walk import Walk
 
 SAMPLE_PROMPTS = ("", "The ", "def ")
@@ -89,9 +89,7 @@ def train_stage(walk: Walk, *, resume: bool) -> None:
         for name, phase in walk.clock.phases.items():
             metrics.event("phase", name=name, seconds=phase.seconds, counted=phase.counted)
     if walk.ranks.leads:
-        state = {name: tensor.cpu().contiguous() for name, tensor in learner.average.averaged_state().items()}
-        with atomic_path(folder.weights) as partial:
-            save_file(state, partial, metadata={"steps": str(learner.step)})
+        save_tensors(folder.weights, learner.average.averaged_state(), {"steps": str(learner.step)})
         write_json(folder.clock, walk.clock.to_dict())
         folder.state.unlink(missing_ok=True)
     walk.ranks.barrier()

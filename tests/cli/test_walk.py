@@ -43,13 +43,15 @@ def command(*words: object) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def process(*words: object, ranks: int = 1) -> subprocess.Popen[bytes]:
+def process(*words: object, ranks: int = 1, largest_file_kb: int = 0) -> subprocess.Popen[bytes]:
     """A command in a process of its own, or in one per rank."""
     start = [sys.executable, "-m", "fairway"]
     if ranks > 1:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         start = [*torchrun, "-m", "fairway"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if largest_file_kb:
+        start = ["bash", "-c", f'ulimit -f {largest_file_kb}; exec "$@"', "bash", *start]
     return subprocess.Popen([*start, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -201,8 +203,19 @@ def test_a_killed_run_continues_bit_for_bit(quick: Recipe, corpus: Path, tmp_pat
     assert command(*words, "--out", folder, "--resume")[0] == 0
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(weights(folder)[name], tensor), name
-    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"train"' in line]
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"event": "train"' in line]
     assert steps == list(range(1, 61))
+
+
+@pytest.mark.slow
+def test_a_full_disk_gets_one_line_and_leaves_nothing_half_written(quick: Recipe, corpus: Path, tmp_path: Path) -> None:
+    words = ["train", "tiny", "--data", corpus, "--out", tmp_path, *flags(quick)]
+    running = process(*words, largest_file_kb=48)
+    _, error = running.communicate(timeout=120)
+    assert running.returncode == 2
+    assert "no space left for" in line_of(error.decode())
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+    assert not (tmp_path / "state" / "training.safetensors").exists()
 
 
 @pytest.mark.slow

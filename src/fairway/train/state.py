@@ -1,16 +1,17 @@
 """Resumable training state in one file: tensors as safetensors, numbers as JSON in its header, replaced atomically."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fairway.base.errors import DataError
-from fairway.base.files import atomic_path
+from fairway.base.files import write_bytes
 
 NUMBERS_KEY = "numbers"
 
@@ -25,11 +26,18 @@ class SavedState:
 
 def save_state(path: Path, state: SavedState) -> None:
     """Replace ``path`` by ``state``; a kill at any moment leaves the old file or the new one."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-    # safetensors refuses two names for one storage; the copy also detaches the file from tensors that train on.
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata={NUMBERS_KEY: json.dumps(state.numbers)})
+    save_tensors(path, state.tensors, {NUMBERS_KEY: json.dumps(state.numbers)})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write named tensors of any device as one safetensors file, atomically.
+
+    Raises:
+        MachineError: the disk is full or the folder cannot be written.
+    """
+    # safetensors' own file writer hides the kind of a disk error; bytes go through the writer that names it.
+    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+    write_bytes(path, content)
 
 
 def load_state(path: Path) -> SavedState:
