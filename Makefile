@@ -1,8 +1,8 @@
 # One environment in .venv; every target makes what it needs, so a fresh clone needs nothing installed but Python >= 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
-# Threads that sleep while they wait leave a shared machine usable; see src/fairway/base/threads.py.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that spin only briefly leave a shared machine usable; see src/fairway/base/threads.py.
+export GOMP_SPINCOUNT ?= 10000
 INSTALLED := .venv/.installed
 
 .PHONY: install demo test quick lint bench clean

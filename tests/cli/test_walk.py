@@ -219,6 +219,17 @@ def test_a_full_disk_gets_one_line_and_leaves_nothing_half_written(quick: Recipe
 
 
 @pytest.mark.slow
+def test_a_compiled_network_is_compiled_in_the_warm_up_alone(quick: Recipe, corpus: Path, tmp_path: Path) -> None:
+    layers = ["--model.layers", 2, "--model.exclusive-attention-layers", 2, "--model.recurrence.first", 0]
+    words = ["train", "tiny", "--data", corpus, "--out", tmp_path, *flags(quick), *layers, "--model.recurrence.last", 0]
+    finish(process(*words, "--machine.compile", "on", "--train.warmup-steps", 1))
+    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (compiled,) = [event for event in events if event["event"] == "compile"]
+    assert compiled["graphs"] >= 2
+    assert compiled["recompilations"] == 0
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_130(quick: Recipe, corpus: Path, tmp_path: Path) -> None:
     words = ["train", "tiny", "--data", corpus, "--out", tmp_path, *flags(quick), "--train.budget", 100000]
     running = process(*words)

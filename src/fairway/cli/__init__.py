@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import fairway
 from fairway.base.errors import BudgetError, FairwayError, ValidityError
 from fairway.base.log import configure
-from fairway.base.threads import wait_asleep
+from fairway.base.threads import wait_briefly
 from fairway.base.values import suggest
 
 GOOD, NEGATIVE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         verb = _verb(argv[:1])
         configure()
-        wait_asleep()
+        wait_briefly()
         module, _, function = VERBS[verb][0].partition(":")
         return getattr(importlib.import_module(f"fairway.cli.{module}"), function)(argv[1:])
     except (BudgetError, ValidityError) as error:

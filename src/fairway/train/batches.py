@@ -67,7 +67,8 @@ class RankBatches:
 
 def to_device(array: np.ndarray, device: torch.device) -> Int[Tensor, "rows context"]:
     """Token ids on the device; the copy overlaps with queued work where the memory allows."""
-    tensor = torch.from_numpy(array)
+    # A compiled network guards strides as well as shapes: a view of a larger array would cost a second graph.
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 

@@ -115,9 +115,19 @@ def train(run: Training, *, resume: bool) -> Learner:
     batches = RankBatches(run.dataset, recipe.train, run.ranks)
     if resume:
         _restore(run, learner, batches)
+    graphs = compiled_graphs()
     with Prefetcher(batches, depth=2) as loader, run.clock.phase("train", counted=True):
         _loop(run, learner, forward, loader)
+    if machine.compile:
+        late = compiled_graphs() - graphs
+        run.metrics.event("compile", graphs=graphs, recompilations=late)
+        logger.info(f"compiled graphs={graphs} recompilations-after-warm-up={late}")
     return learner
+
+
+def compiled_graphs() -> int:
+    """Graphs that torch.compile has made in this process."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
 def _loop(run: Training, learner: Learner, forward: Callable[..., Tensor], loader: Prefetcher) -> None:
