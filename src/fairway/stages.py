@@ -27,6 +27,7 @@ from fairway.base.values import to_dict
 from fairway.config import PassName, ScoreConfig
 from fairway.data.tokenizer import BOS
 from fairway.model.gpt import GPT
+from fairway.model.summary import summarize
 from fairway.quant.hessian import collect_hessians
 from fairway.quant.plan import Plan, make_plan
 from fairway.quant.quantize import quantize_state
@@ -69,7 +70,7 @@ def train_stage(walk: Walk, *, resume: bool) -> None:
         tqdm(total=1.0, desc="train", bar_format="{l_bar}{bar}| {elapsed}<{remaining}", disable=None) as bar,
     ):
         if not saved:
-            parameters = sum(parameter.numel() for parameter in GPT(walk.recipe.model).parameters())
+            parameters = summarize(walk.recipe).parameters
             metrics.event("start", seconds=0.0, parameters=parameters, recipe=walk.recipe.name, seed=walk.recipe.seed)
         learner = train(
             Training(

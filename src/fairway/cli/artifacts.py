@@ -8,10 +8,8 @@ from typing import Annotated
 import tyro
 
 from fairway.base.errors import DataError
-from fairway.cli.parse import emit, parse, table
+from fairway.cli.parse import Switch, emit, parse, table
 from fairway.config import MachineConfig
-
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,7 @@ import tyro
 
 from fairway.base.errors import FairwayError
 from fairway.base.values import suggest
-from fairway.cli.parse import emit, parse, table
-
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+from fairway.cli.parse import Switch, emit, parse, table
 
 
 @dataclass(frozen=True, kw_only=True)

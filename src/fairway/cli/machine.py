@@ -2,13 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
-
-from fairway.cli.parse import emit, parse, table
-
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+from fairway.cli.parse import Switch, emit, parse, table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -15,6 +15,9 @@ from fairway.config import Recipe
 from fairway.recipes import RECIPES, recipe
 
 A = TypeVar("A")
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""A flag that is off unless it is given; it has no ``--no-`` form."""
 
 
 def parse(kind: type[A], argv: Sequence[str], prog: str) -> A:

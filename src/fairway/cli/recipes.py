@@ -8,12 +8,11 @@ import tyro
 
 from fairway.base.errors import FairwayError
 from fairway.base.values import difference, leaves, suggest, to_dict
-from fairway.cli.parse import emit, named_recipe, parse, table
+from fairway.cli.parse import Switch, emit, named_recipe, parse, table
 from fairway.config import Recipe
 from fairway.recipes import RECIPES
 from fairway.recipes import recipe as find_recipe
 
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 ACTIONS = ("list", "show", "diff")
 
 

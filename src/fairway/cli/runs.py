@@ -10,10 +10,8 @@ import tyro
 from fairway.base.errors import DataError
 from fairway.base.files import read_json
 from fairway.base.runs import RunFolder
-from fairway.cli.parse import emit, named_recipe, parse, table
+from fairway.cli.parse import Switch, emit, named_recipe, parse, table
 from fairway.config import MachineConfig, Recipe, ScoreConfig
-
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def _run_arguments(argv: Sequence[str], prog: str) -> Any:
