@@ -5,7 +5,7 @@ BIN := .venv/bin
 export GOMP_SPINCOUNT ?= 10000
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test quick lint bench clean
+.PHONY: install demo test quick lint bench matrix clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,9 @@ quick: install
 
 bench: install
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+matrix: install
+	cd tests && ../$(BIN)/python -m mutants.matrix --write ../docs/validity.md
 
 clean:
 	rm -rf .venv runs build dist

@@ -60,6 +60,7 @@ def quick() -> Recipe:
         "score.max_tokens": 1500,
         "score.adaptation.chunk_tokens": 256,
         "score.adaptation.learning_rate": 0.02,
+        "score.proof_targets": 0,
         "machine.threads": 1,
     }
     return with_fields(recipe("tiny"), changes)

@@ -5,12 +5,13 @@ The source of a default is the pull request (PR) of the Parameter Golf challenge
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from fairway.base.errors import RecipeError
 from fairway.base.values import Value
 
-PassName = Literal["float", "plain", "sliding", "adapted"]
+PassName = Literal["float", "plain", "sliding", "adapted", "tilted"]
 
 
 def require(condition: bool, message: str) -> None:
@@ -302,6 +303,9 @@ class AdaptationConfig(Value):
     """Momentum of SGD; its buffers live on over chunks. PR #1413."""
     gradient_clip: float = 1.0
     """Largest joint L2 norm of the gradients; 0 turns clipping off. PR #1413."""
+    window_key: Literal["first_input", "last_input"] = "first_input"
+    """Which scored input of a window says to which chunk it belongs. PR #1413: first; PR #1776: last, which is unsafe where
+    windows straddle chunks and then needs ``score.mode=as_published``."""
     sequences_per_step: int = 256
     """Rows of ``score.context`` tokens per optimizer step over all ranks. PR #1413: 32 on each of 8 ranks."""
 
@@ -314,11 +318,72 @@ class AdaptationConfig(Value):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TiltConfig(Value):
+    """N-gram tilt: the token that most often followed the last tokens of the coded text is made likelier.
+
+    ``p'(v) = p(v) exp(strength [v = hint]) / (1 + p(hint) (exp(strength) - 1))``, where a context seen before proposes a hint
+    with confidence (count of its commonest continuation) / (count of the context).
+    """
+
+    counting: Literal["exact", "pr2140", "pr1557"] = "exact"
+    """How contexts are told apart: exact compares their tokens; the others use the hashes and the counting of those PRs."""
+    contexts: tuple[int, ...] = (15,)
+    """Lengths of the contexts in tokens, rising; the longest that passes its threshold proposes. PR #2140: 15."""
+    thresholds: tuple[float, ...] = (0.8,)
+    """Least confidence, for each length. PR #2140: 0.8; PR #1557: 0.7, 0.7, 0.6, 0.5, 0.5."""
+    minimum_counts: tuple[int, ...] = (1,)
+    """Least number of earlier occurrences, for each length. PR #2140: 1; PR #1557: 3, 3, 2, 2, 2."""
+    strength: float = 2.625
+    """Log-odds added to the hint. PR #2140: 2.625; PR #1557: 2.0 times the confidence."""
+    confidence_scaled: bool = False
+    """Multiply the strength by the confidence. PR #1557."""
+    agreement: float = 0.0
+    """Added to the strength where a word expert proposes the same token; above 0 the word experts run. PR #1557: 0.1."""
+    within_word_strength: float = 0.0
+    """Strength of the expert that continues words; it helps no published system, so 0 by default."""
+    within_word_threshold: float = 0.25
+    """Least confidence of the expert that continues words. PR #1557."""
+    word_start_strength: float = 0.0
+    """Strength of the expert that proposes the first token of a word from the words before it; 0 by default."""
+    word_start_threshold: float = 0.8
+    """Least confidence of the expert for word starts, which also needs three occurrences. PR #1557."""
+
+    def validate(self) -> None:
+        lengths = self.contexts
+        require(len(lengths) > 0, "score.tilt.contexts is empty; name at least one length")
+        require(
+            all(b > a for a, b in pairwise(lengths)) and lengths[0] >= 1 and lengths[-1] <= 32,
+            f"score.tilt.contexts={lengths} must rise within 1..32",
+        )
+        for name in ("thresholds", "minimum_counts"):
+            values = getattr(self, name)
+            require(len(values) == len(lengths), f"score.tilt.{name}={values} must have one value per context length {lengths}")
+        require(
+            all(0 < value <= 1 for value in self.thresholds), f"score.tilt.thresholds={self.thresholds} must be within (0, 1]"
+        )
+        require(
+            all(value >= 1 for value in self.minimum_counts),
+            f"score.tilt.minimum_counts={self.minimum_counts} must be at least 1",
+        )
+        for name in ("strength", "agreement", "within_word_strength", "word_start_strength"):
+            value = getattr(self, name)
+            require(0 <= value <= 16, f"score.tilt.{name}={value} is outside 0..16")
+        require(
+            self.counting != "pr2140" or len(lengths) == 1,
+            f"score.tilt.contexts={lengths}: counting=pr2140 knows one length; use exact or pr1557 for several",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreConfig(Value):
     """Scoring of the validation split in bits per byte."""
 
+    mode: Literal["strict", "as_published"] = "strict"
+    """strict: every prediction depends on coded text alone, or the run is refused. as_published: a published system's own order
+    and state, even where no decoder could follow it; a record can be claimed from strict alone."""
+
     passes: tuple[PassName, ...] = ("float", "plain", "sliding", "adapted")
-    """Passes to run; the last is the result. float: before quantization; plain, sliding, adapted: from the artifact."""
+    """Passes to run; the last is the result. float: before quantization; plain, sliding, adapted, tilted: from the artifact."""
     context: int = 2048
     """Longest context of a prediction, in tokens."""
     stride: int = 64
@@ -329,20 +394,25 @@ class ScoreConfig(Value):
     """Score the last partial window too; False drops targets beyond a multiple of ``context`` as PR #1394 did."""
     max_tokens: int = 0
     """Score only this many leading targets and mark the result as partial; 0 scores the whole split."""
+    proof_targets: int = 0
+    """Targets that a run codes and decodes in fresh processes after scoring; 0 leaves the proof to ``fairway prove``."""
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
-    """Test-time training of the ``adapted`` pass."""
+    """Test-time training of the ``adapted`` and ``tilted`` passes."""
+    tilt: TiltConfig = field(default_factory=TiltConfig)
+    """N-gram tilt of the ``tilted`` pass, which is otherwise the adapted pass."""
 
     def validate(self) -> None:
-        require(len(self.passes) > 0, "score.passes is empty; name at least one of float, plain, sliding, adapted")
+        require(len(self.passes) > 0, "score.passes is empty; name at least one of float, plain, sliding, adapted, tilted")
         require(len(set(self.passes)) == len(self.passes), f"score.passes={self.passes} names a pass twice")
         require(self.passes[-1] != "float", "score.passes ends with float; the result must come from the artifact")
         for name in ("context", "stride", "windows_per_forward"):
             require(getattr(self, name) >= 1, f"score.{name}={getattr(self, name)} must be at least 1")
         require(self.stride <= self.context, f"score.stride={self.stride} exceeds score.context={self.context}")
         require(self.max_tokens >= 0, f"score.max_tokens={self.max_tokens} is negative; use 0 for all")
+        require(self.proof_targets >= 0, f"score.proof_targets={self.proof_targets} is negative; use 0 for none")
         chunk = self.adaptation.chunk_tokens
         require(
-            "adapted" not in self.passes or chunk >= self.context,
+            not {"adapted", "tilted"} & set(self.passes) or chunk >= self.context,
             f"score.adaptation.chunk_tokens={chunk} is below score.context={self.context}, so no row would be trained on",
         )
 

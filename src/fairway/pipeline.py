@@ -12,7 +12,7 @@ from fairway.config import ArtifactConfig, Recipe
 from fairway.data.dataset import Dataset
 from fairway.report.page import write_report
 from fairway.score.load import PackedModel
-from fairway.stages import pack_stage, sample_stage, score_packed, score_stage, train_stage
+from fairway.stages import load_stage, pack_stage, prove_stage, sample_stage, score_packed, train_stage
 from fairway.train.clock import Clock
 from fairway.train.distributed import start_ranks
 from fairway.train.interrupt import stop_on_signals
@@ -33,9 +33,11 @@ def run(recipe: Recipe, *, data: Path | None, out: Path, resume: bool, overwrite
     with open_walk(recipe, data=data, out=out, resume=resume, overwrite=overwrite) as walk:
         train_stage(walk, resume=resume)
         pack_stage(walk, resume=resume)
-        document = score_stage(walk)
+        packed = load_stage(walk)
+        document = score_packed(packed, walk, recipe.score)
         if walk.ranks.leads:
-            sample_stage(walk)
+            prove_stage(packed, walk)
+            sample_stage(packed, walk)
             write_report(walk.folder.root)
         return document
 

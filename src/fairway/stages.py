@@ -32,10 +32,12 @@ from fairway.quant.hessian import collect_hessians
 from fairway.quant.plan import Plan, make_plan
 from fairway.quant.quantize import quantize_state
 from fairway.quant.types import QuantizedState
+from fairway.score.compress import checked_pass
 from fairway.score.generate import Sampling, sample
 from fairway.score.ledger import Ledger
 from fairway.score.load import TOKENIZER_RECORD, PackedModel, load_packed, place
 from fairway.score.passes import run_pass, select_text
+from fairway.score.prove import prove
 from fairway.score.result import PassResult, score_document, summarise, write_result
 from fairway.train.batches import calibration_batches
 from fairway.train.loop import Training, train
@@ -127,11 +129,10 @@ def pack_stage(walk: Walk, *, resume: bool = False) -> None:
     walk.ranks.barrier()
 
 
-def score_stage(walk: Walk) -> dict[str, Any]:
-    """Score the artifact with the recipe's passes; the float pass reads the weights before quantization."""
+def load_stage(walk: Walk) -> PackedModel:
+    """Read the artifact, which is all that the stages after it know of the model."""
     with walk.clock.phase("load", counted=True):
-        packed = load_packed(walk.folder.artifact)
-    return score_packed(packed, walk, walk.recipe.score)
+        return load_packed(walk.folder.artifact)
 
 
 def score_packed(packed: PackedModel, walk: Walk, config: ScoreConfig) -> dict[str, Any]:
@@ -150,7 +151,15 @@ def score_packed(packed: PackedModel, walk: Walk, config: ScoreConfig) -> dict[s
             before = walk.clock.seconds(name)
             model = _float_model(walk) if name == "float" else packed.build(walk.machine)
             with tqdm(total=text.targets, desc=name, unit="token", unit_scale=True, disable=None) as bar:
-                ledgers[name] = run_pass(name, model, text, config, ranks=walk.ranks, progress=partial(_show, bar))
+                ledgers[name] = run_pass(
+                    name,
+                    model,
+                    text,
+                    config,
+                    tokenizer=walk.dataset.tokenizer,
+                    ranks=walk.ranks,
+                    progress=partial(_show, bar),
+                )
             walk.machine.settle()
             results[name] = summarise(ledgers[name], walk.clock.seconds(name) - before)
         logger.info(f"{name}: bits/byte={results[name].bits_per_byte:.5f} seconds={results[name].seconds:.1f}")
@@ -168,14 +177,36 @@ def score_packed(packed: PackedModel, walk: Walk, config: ScoreConfig) -> dict[s
         recipe=packed.header["recipe"],
         data_fingerprint=walk.dataset.fingerprint,
         byte_rule=stream.byte_rule,
+        mode=config.mode,
     )
     write_result(walk.folder.root, document, ledgers, text, config.context)
     return document
 
 
-def sample_stage(walk: Walk) -> None:
+def prove_stage(packed: PackedModel, walk: Walk) -> None:
+    """Code the beginning of the text and let fresh processes decode it, as far as the recipe asks for it."""
+    targets = walk.recipe.score.proof_targets
+    if not targets:
+        return
+    with (
+        walk.clock.phase("prove", counted=False),
+        tqdm(total=targets, desc="encode", unit="token", unit_scale=True, disable=None) as bar,
+    ):
+        proof = prove(
+            packed,
+            walk.dataset,
+            pass_name=checked_pass(None, packed),
+            targets=targets,
+            machine=walk.machine,
+            keep=walk.folder.coded,
+            progress=partial(_show, bar),
+        )
+    write_json(walk.folder.proof, proof.to_dict())
+
+
+def sample_stage(packed: PackedModel, walk: Walk) -> None:
     """Let the packed model write a little text."""
-    model = load_packed(walk.folder.artifact).build(walk.machine)
+    model = packed.build(walk.machine)
     tokenizer = walk.dataset.tokenizer
     samples = []
     for prompt in SAMPLE_PROMPTS:

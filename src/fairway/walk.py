@@ -90,7 +90,7 @@ def _prepare_folder(folder: RunFolder, recipe: Recipe, *, resume: bool, overwrit
         raise DataError(f"{folder.root} already holds a run; use --resume to continue it or --overwrite to discard it")
     results = (
         folder.metrics, folder.clock, folder.state, folder.weights, folder.artifact, folder.code,
-        folder.tensors, folder.score, folder.ledger, folder.samples, folder.report,
+        folder.tensors, folder.score, folder.ledger, folder.proof, folder.coded, folder.audit, folder.samples, folder.report,
     )  # fmt: skip
     for path in results:
         path.unlink(missing_ok=True)

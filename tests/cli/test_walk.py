@@ -1,13 +1,8 @@
 """The command line from end to end on a minute recipe: files, contract, resume, verdicts, bad input."""
 
-import contextlib
-import io
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,61 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import command, finish, flags, process
 from safetensors.torch import load_file
 
-from fairway.base.values import difference
-from fairway.cli import main
 from fairway.config import Recipe
 from fairway.data.dataset import Dataset
-from fairway.recipes import recipe
 
-PASSES = ["float", "plain", "sliding", "adapted"]
-
-
-def flags(changed: Recipe) -> list[str]:
-    """Command-line overrides that turn ``tiny`` into ``changed``."""
-    words: list[str] = []
-    for _, new in difference(recipe("tiny"), changed):
-        if not isinstance(new.value, tuple):
-            words += [f"--{new.path.replace('_', '-')}", str(new.value)]
-    return words
-
-
-def command(*words: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
-
-
-def process(*words: object, ranks: int = 1, largest_file_kb: int = 0) -> subprocess.Popen[bytes]:
-    """A command in a process of its own, or in one per rank."""
-    start = [sys.executable, "-m", "fairway"]
-    if ranks > 1:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        start = [*torchrun, "-m", "fairway"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    if largest_file_kb:
-        start = ["bash", "-c", f'ulimit -f {largest_file_kb}; exec "$@"', "bash", *start]
-    return subprocess.Popen([*start, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def finish(running: subprocess.Popen[bytes], expected: int = 0) -> bytes:
-    """Wait for a process and return its output."""
-    out, err = running.communicate(timeout=240)
-    assert running.returncode == expected, err.decode()[-3000:]
-    return out
-
-
-@pytest.fixture(scope="module")
-def done(quick: Recipe, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run."""
-    out = tmp_path_factory.mktemp("runs") / "done"
-    code, text, error = command("run", "tiny", "--data", corpus, "--out", out, *flags(quick))
-    assert code == 0, error
-    assert "adapted" in text
-    return out
+PASSES = ["float", "plain", "sliding", "adapted", "tilted"]
 
 
 def test_a_run_leaves_every_file(done: Path) -> None:
@@ -89,11 +36,11 @@ def test_score_json_keeps_its_contract(done: Path, corpus: Path, quick: Recipe) 
         "total_bytes", "byte_cap", "passes", "clock", "seed", "recipe", "data_fingerprint",
     }  # fmt: skip
     assert list(score["passes"]) == PASSES
-    assert score["bits_per_byte"] == score["passes"]["adapted"]["bits_per_byte"]
+    assert score["bits_per_byte"] == score["passes"]["tilted"]["bits_per_byte"]
     assert score["artifact_bytes"] == (done / "model.fwz").stat().st_size
     assert score["code_bytes"] == (done / "code.bundle").stat().st_size
     assert score["total_bytes"] == score["artifact_bytes"] + score["code_bytes"]
-    assert {"train", "hessian", "adapted"} <= {name for name, phase in score["clock"].items() if phase["counted"]}
+    assert {"train", "hessian", "tilted"} <= {name for name, phase in score["clock"].items() if phase["counted"]}
     assert not score["clock"]["warm-up"]["counted"]
     dataset = Dataset.open(corpus)
     stream = dataset.validation()
@@ -252,7 +199,7 @@ def test_two_ranks_train_and_score_like_one(quick: Recipe, corpus: Path, tmp_pat
         torch.testing.assert_close(weights(tmp_path)[name], tensor, atol=2e-5, rtol=1e-3)
     finish(process("score", done / "model.fwz", "--data", corpus, "--out", tmp_path / "two", ranks=2))
     with np.load(done / "ledger.npz") as one, np.load(tmp_path / "two" / "ledger.npz") as two:
-        for name in ("plain", "sliding", "adapted"):
+        for name in ("plain", "sliding", "adapted", "tilted"):
             np.testing.assert_allclose(two[f"{name}_nll"], one[f"{name}_nll"], atol=2e-5, rtol=0)
             np.testing.assert_array_equal(two[f"{name}_order"], one[f"{name}_order"])
 

@@ -1,67 +1,19 @@
 """The driver's promises: nothing unnormalised, nothing scored twice, nothing revealed early, no future in any score."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_scorers import CONTEXT, PLANS, TARGETS, VOCAB, WINDOWS, adapted, ledger, small_model, stream
 
 from fairway.base.errors import ValidityError
-from fairway.config import AdaptationConfig, ModelConfig, RecurrenceConfig
-from fairway.model.gpt import GPT
-from fairway.model.initial import initialize
 from fairway.score.driver import score
-from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
-from fairway.score.plan import Block, chunk_count, chunked_plan, fixed_plan, plain_windows, sliding_windows
-from fairway.score.predictor import Predictor, Revealed, WindowBatch
-from fairway.score.sgd import AdaptedPredictor, cosine_rate
+from fairway.score.plan import Block, chunked_plan, fixed_plan, plain_windows
+from fairway.score.predictor import Revealed, WindowBatch
+from fairway.score.sgd import cosine_rate
 from fairway.train.distributed import Ranks
-
-VOCAB, TARGETS, CONTEXT = 13, 60, 8
-
-
-def small_model() -> GPT:
-    config = ModelConfig(
-        vocab_size=VOCAB,
-        layers=2,
-        width=16,
-        query_heads=2,
-        kv_heads=1,
-        mlp_hidden=32,
-        rotary_channels=4,
-        exclusive_attention_layers=2,
-        recurrence=RecurrenceConfig(first=0, last=0, extra_passes=1),
-    )
-    model = GPT(config)
-    initialize(model, 0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return model
-
-
-def stream(seed: int = 0) -> torch.Tensor:
-    return torch.randint(VOCAB, (TARGETS + 1,), generator=torch.Generator().manual_seed(seed))
-
-
-def ledger() -> Ledger:
-    return Ledger(np.ones(TARGETS, dtype=np.uint16))
-
-
-def adapted() -> AdaptedPredictor:
-    config = AdaptationConfig(chunk_tokens=16, epochs=2, learning_rate=0.05, sequences_per_step=1)
-    return AdaptedPredictor(small_model(), config, context=CONTEXT, chunks=chunk_count(TARGETS, 16), rows_per_forward=4)
-
-
-WINDOWS = sliding_windows(TARGETS, CONTEXT, 3)
-PLANS: dict[str, tuple[Callable[[], Predictor], Callable[[], list[Block]]]] = {
-    "plain": (lambda: NeuralPredictor(small_model()), lambda: fixed_plan(plain_windows(TARGETS, CONTEXT))),
-    "sliding": (lambda: NeuralPredictor(small_model()), lambda: fixed_plan(WINDOWS)),
-    "adapted": (adapted, lambda: chunked_plan(WINDOWS, TARGETS, 16)),
-}
 
 
 def nats(name: str, tokens: torch.Tensor) -> np.ndarray:
@@ -162,7 +114,7 @@ def test_a_reveal_before_the_score_is_refused() -> None:
 
 
 def test_an_unscored_target_has_no_total() -> None:
-    part = score(Uniform(), stream(), ledger(), [Block(plain_windows(TARGETS, CONTEXT).part(0, 2), None)])
+    part = score(Uniform(), stream(), ledger(), [Block(plain_windows(TARGETS, CONTEXT).part(0, 2), (0, 16))])
     with pytest.raises(ValidityError, match="target 17 would be"):
         _ = part.total_nats
 
@@ -170,9 +122,15 @@ def test_an_unscored_target_has_no_total() -> None:
 def test_blocks_are_revealed_once_in_order_with_their_last_target() -> None:
     predictor, tokens = Uniform(), stream()
     score(predictor, tokens, ledger(), chunked_plan(WINDOWS, TARGETS, 16))
-    assert [block.start for block in predictor.seen] == [0, 16, 32]
+    assert [block.start for block in predictor.seen] == [0, 16, 32, 48]
     for block in predictor.seen:
         assert torch.equal(block.tokens, tokens[block.start : block.start + 17])
+
+
+def test_the_last_chunk_is_not_trained_on() -> None:
+    predictor = adapted()
+    score(predictor, stream(), ledger(), chunked_plan(WINDOWS, TARGETS, 16))
+    assert (predictor.observed, predictor.steps) == (3, 12)
 
 
 def test_published_rates() -> None:
@@ -184,7 +142,7 @@ def test_published_rates() -> None:
 def test_predicting_changes_no_state() -> None:
     predictor = adapted()
     before = {name: tensor.clone() for name, tensor in predictor.inner.model.state_dict().items()}
-    batch = WindowBatch(stream()[None, :CONTEXT], 0, torch.tensor([0]))
+    batch = WindowBatch(stream()[None, :CONTEXT], 0, torch.tensor([0]), stream()[:CONTEXT], 0)
     first, second = predictor.predict(batch), predictor.predict(batch)
     assert torch.equal(first, second)
     for name, tensor in predictor.inner.model.state_dict().items():

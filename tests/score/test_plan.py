@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.score.plan import chunk_count, chunked_plan, plain_windows, sliding_windows
+from fairway.score.plan import Block, chunk_count, chunked_plan, early_targets, fixed_plan, plain_windows, sliding_windows
 
 
 def scored_inputs(windows) -> list[int]:
@@ -48,10 +48,27 @@ def test_a_chunk_is_revealed_only_after_all_of_its_targets_are_scored(geometry) 
     assert len(plan) == chunk_count(targets, chunk)
     for block in plan:
         done.update(scored_inputs(block.windows))
-        if block.reveal:
-            assert set(range(*block.reveal)) <= done
+        assert set(range(*block.reveal)) <= done
     assert done == set(range(targets))
-    assert plan[-1].reveal is None
+    assert_all_is_revealed_in_order(plan, targets)
+
+
+def assert_all_is_revealed_in_order(plan: list[Block], targets: int) -> None:
+    edges = [0, *(block.reveal[1] for block in plan)]
+    assert [block.reveal[0] for block in plan] == edges[:-1]
+    assert edges[-1] == targets
+
+
+@settings(max_examples=200, deadline=None)
+@given(geometry=geometries(), windows_per_block=st.integers(1, 9))
+def test_a_fixed_plan_reveals_what_it_has_scored(geometry, windows_per_block: int) -> None:
+    targets, context, stride, _ = geometry
+    done: set[int] = set()
+    plan = fixed_plan(sliding_windows(targets, context, stride), windows_per_block)
+    for block in plan:
+        done.update(scored_inputs(block.windows))
+        assert set(range(*block.reveal)) <= done
+    assert_all_is_revealed_in_order(plan, targets)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +95,30 @@ def test_uniform_runs_keep_order_and_shape() -> None:
     for run in runs:
         assert len(run) <= 4
         assert len(set(run.lengths.tolist())) == len(set(run.first_scored.tolist())) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(geometry=geometries())
+def test_the_first_input_never_comes_early_and_the_last_is_counted(geometry) -> None:
+    targets, context, stride, chunk = geometry
+    windows = sliding_windows(targets, context, stride)
+    assert early_targets(chunked_plan(windows, targets, chunk)) == 0
+    plan, revealed, early = chunked_plan(windows, targets, chunk, "last_input"), 0, 0
+    for block in plan:
+        early += sum(i < revealed for i in scored_inputs(block.windows))
+        revealed = block.reveal[1]
+    assert early_targets(plan) == early
+    if chunk % stride == 0 and (context - stride) % stride == 0:
+        assert early == 0
+
+
+def test_the_last_input_of_a_straddling_geometry_trains_on_48_unscored_targets() -> None:
+    """PR #1776's key with stride 24 and chunk 200: 48 targets are trained on early, as that system's stored pass has it.
+
+    More are revealed early, 144, but the last 8 inputs of a chunk of 200 fill no row of 64 and are not trained on.
+    """
+    plan, revealed, trained = chunked_plan(sliding_windows(3648, 64, 24), 3648, 200, "last_input"), 0, 0
+    for block in plan:
+        trained += sum(i < revealed and i % 200 < 192 for i in scored_inputs(block.windows))
+        revealed = block.reveal[1]
+    assert (early_targets(plan), trained) == (144, 48)

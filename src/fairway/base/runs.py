@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairway.base.errors import DataError
+from fairway.base.files import read_json
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -66,6 +69,21 @@ class RunFolder:
         return self.root / "ledger.npz"
 
     @property
+    def proof(self) -> Path:
+        """What was coded and decoded to prove the score."""
+        return self.root / "proof.json"
+
+    @property
+    def coded(self) -> Path:
+        """The coded text of the proof."""
+        return self.root / "proof.fwc"
+
+    @property
+    def audit(self) -> Path:
+        """Verdicts of the audit, with evidence."""
+        return self.root / "audit.json"
+
+    @property
     def samples(self) -> Path:
         """Text written by the packed model."""
         return self.root / "samples.json"
@@ -74,3 +92,15 @@ class RunFolder:
     def report(self) -> Path:
         """The page for people."""
         return self.root / "report.html"
+
+    def data_folder(self, given: Path | None) -> Path:
+        """The data folder that was given, or the one that the run recorded.
+
+        Raises:
+            DataError: none is given and the folder holds no run.
+        """
+        if given is not None:
+            return given
+        if not self.environment.exists():
+            raise DataError(f"{self.root} does not say which data it used; name the folder with --data DIR")
+        return Path(read_json(self.environment)["data"])

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import tyro
 
 from fairway.base.errors import DataError
-from fairway.base.files import read_json
 from fairway.base.runs import RunFolder
 from fairway.cli.parse import Switch, emit, named_recipe, parse, table
 from fairway.config import MachineConfig, Recipe, ScoreConfig
@@ -86,7 +85,7 @@ def pack(argv: Sequence[str]) -> int:
 
     folder = RunFolder(arguments.run)
     recipe = open_recipe(folder)
-    with open_walk(recipe, data=_data_of(folder, arguments.data), out=folder.root, resume=True) as walk:
+    with open_walk(recipe, data=folder.data_folder(arguments.data), out=folder.root, resume=True) as walk:
         pack_stage(walk)
         if walk.ranks.leads:
             budget = pipeline.byte_budget(folder, recipe)
@@ -131,7 +130,7 @@ def score(argv: Sequence[str]) -> int:
     from fairway.report.table import final_table
 
     recipe = replace(pipeline.recipe_of(packed, folder), machine=arguments.machine, score=arguments.score)
-    data = _data_of(folder, arguments.data)
+    data = folder.data_folder(arguments.data)
     document = pipeline.score_file(packed, recipe, data=data, run=folder, out=arguments.out or folder.root)
     if document:
         emit(document, final_table(arguments.out or folder.root), as_json=arguments.json)
@@ -157,12 +156,3 @@ def report(argv: Sequence[str]) -> int:
     page = write_report(arguments.run)
     emit({"report": str(page)}, f"{final_table(arguments.run)}\nreport in {page}", as_json=arguments.json)
     return 0
-
-
-def _data_of(folder: RunFolder, given: Path | None) -> Path:
-    """The data folder that was given, or the one that the run recorded."""
-    if given is not None:
-        return given
-    if not folder.environment.exists():
-        raise DataError(f"{folder.root} does not say which data it used; name the folder with --data DIR")
-    return Path(read_json(folder.environment)["data"])

@@ -126,6 +126,12 @@ class Tokenizer:
         return tuple(_surface(piece, kind) for piece, kind in zip(self.pieces, self.kinds, strict=True))
 
     @functools.cached_property
+    def byte_ids(self) -> tuple[int, ...]:
+        """Id of the piece for each of the 256 bytes."""
+        ids = {self.surfaces[index][0]: index for index, kind in enumerate(self.kinds) if kind == "byte"}
+        return tuple(ids[byte] for byte in range(256))
+
+    @functools.cached_property
     def operators(self) -> tuple[int, ...]:
         """Ids of pieces that contain a CaseOps operator."""
         return tuple(

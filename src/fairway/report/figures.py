@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fairway.base.errors import MachineError
 from fairway.report import curves, plots_score, plots_size, plots_training
 from fairway.report.budgets import budgets
-from fairway.report.look import COLOURS
+from fairway.report.look import COLOURS, GAINING
 from fairway.report.records import RunData
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _score_plots(data: RunData) -> Iterator[Plot]:
             "All bits so far over all bytes so far, as the passes walk through the text; the right edge is the result.",
             lambda axes: plots_score.plot_stream(stream, axes),
         )
-        if "plain" in ledger.nats and ("sliding" in ledger.nats or "adapted" in ledger.nats):
+        if "plain" in ledger.nats and set(GAINING) & set(ledger.nats):
             yield Plot(
                 "gain",
                 "score",
@@ -118,7 +118,7 @@ def _position_plots(data: RunData) -> Iterator[Plot]:
             "Every document weighs the same here, while the score weighs every byte the same.",
             lambda axes: plots_score.plot_documents(documents, axes),
         )
-        if "plain" in ledger.nats and ("sliding" in ledger.nats or "adapted" in ledger.nats):
+        if "plain" in ledger.nats and set(GAINING) & set(ledger.nats):
             yield Plot(
                 "document_gain",
                 "score",

@@ -20,6 +20,7 @@ from fairway.report.records import (
     Metrics,
     PassScore,
     Phase,
+    ProofRecord,
     RunData,
     Sample,
     Score,
@@ -38,6 +39,7 @@ MADE_BY = {
     "tensors.json": "Tensor figures are missing: no tensors.json; fairway pack writes it.",
     "score.json": "There is no score yet: no score.json; fairway score writes it.",
     "ledger.npz": "Costs per target are missing: no ledger.npz; fairway score writes it.",
+    "proof.json": "The score is not proved: no proof.json; fairway prove writes it.",
     "samples.json": "There is no sample text: no samples.json; fairway run writes it.",
 }
 LARGEST_BITS_PER_WEIGHT = 64.0
@@ -68,6 +70,7 @@ def load_run(run: Path) -> RunData:
         ledger=ledger,
         tensors=_tensors(run / "tensors.json") if "tensors.json" in present else None,
         samples=_samples(run / "samples.json") if "samples.json" in present else None,
+        proof=read_proof(run / "proof.json") if "proof.json" in present else None,
         missing=tuple(sentence for name, sentence in MADE_BY.items() if name not in present),
         warnings=tuple(warnings),
     )
@@ -208,6 +211,25 @@ def _score(path: Path) -> Score:
     if score.total_bytes != score.artifact_bytes + score.code_bytes:
         raise content.refuse("total_bytes", f"artifact_bytes + code_bytes = {score.artifact_bytes + score.code_bytes}")
     return score
+
+
+def read_proof(path: Path) -> ProofRecord:
+    """``proof.json`` of a run.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    content = Fields(read_json(path), str(path))
+    return ProofRecord(
+        pass_name=content.text("pass_name"),
+        targets=content.whole("targets", least=1),
+        text_bytes=content.whole("text_bytes", least=1),
+        blocks=content.whole("blocks", least=1),
+        coded_bytes=content.whole("coded_bytes", least=1),
+        decoded_exactly=content.whole("decoded_exactly", least=1),
+        coded_bits_per_byte=content.number("coded_bits_per_byte", least=0.0),
+        scored_bits_per_byte=content.number("scored_bits_per_byte", least=0.0),
+    )
 
 
 def _pass(name: str, part: Fields) -> PassScore:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fairway.report.curves import DocumentScores, PositionCurve, RunningCurve
-from fairway.report.look import COLOURS, PASS_LINE, PASS_MARKER, short_count, thousands
+from fairway.report.look import COLOURS, GAINING, PASS_LINE, PASS_MARKER, short_count, thousands
 from fairway.report.records import Score
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def ladder_finding(data: Score) -> str:
         parts.append(_change("sliding windows", bits["sliding"] - bits["plain"], plural=True))
     if "sliding" in bits and "adapted" in bits:
         parts.append(_change("adaptation", bits["adapted"] - bits["sliding"]))
+    if "adapted" in bits and "tilted" in bits:
+        parts.append(_change("tilt", bits["tilted"] - bits["adapted"]))
     if not parts:
         last = data.passes[-1]
         return f"The {last.name} pass reaches {last.bits_per_byte:.4f} bits per byte"
@@ -99,18 +101,18 @@ def _stream_finding(bits: dict[str, float]) -> str:
 
 
 def plot_gain(data: RunningCurve, axes: "matplotlib.axes.Axes") -> None:
-    """Bits per byte that sliding windows and adaptation save against the plain pass, up to each point of the stream.
+    """Bits per byte that sliding windows, adaptation and tilt save against the plain pass, up to each point of the stream.
 
     Args:
-        data: A running curve with the pass ``plain`` and at least one of ``sliding`` and ``adapted``.
+        data: A running curve with the pass ``plain`` and at least one of ``sliding``, ``adapted`` and ``tilted``.
         axes: Axes to draw on.
     """
     text, base = data.bytes, data.bits_per_byte["plain"]
     settled = data.bytes >= SETTLED * data.bytes[-1]
-    gains = {name: base - data.bits_per_byte[name] for name in ("sliding", "adapted") if name in data.bits_per_byte}
+    gains = {name: base - data.bits_per_byte[name] for name in GAINING if name in data.bits_per_byte}
     for name, gain in gains.items():
         axes.plot(text, gain, color=COLOURS.passes[name], linestyle=PASS_LINE[name], label=f"{name} {gain[-1]:+.4f}")
-    if len(gains) == 2:
+    if "sliding" in gains and "adapted" in gains:
         axes.fill_between(text, gains["sliding"], gains["adapted"], color=COLOURS.passes["adapted"], alpha=0.14, linewidth=0)
     axes.axhline(0.0, color=COLOURS.soft, linewidth=1.0)
     low = min(0.0, *(float(gain[settled].min()) for gain in gains.values()))
@@ -129,8 +131,8 @@ def _ahead(gain: float) -> str:
 
 
 def _gain_finding(gains: dict[str, np.ndarray]) -> str:
-    if len(gains) == 1:
-        ((name, gain),) = gains.items()
+    if not {"sliding", "adapted"} <= set(gains):
+        name, gain = list(gains.items())[-1]
         return f"The {name} pass ends {gain[-1]:.4f} bits per byte below the plain pass"
     extra = gains["adapted"] - gains["sliding"]
     half = len(extra) // 2
@@ -235,11 +237,11 @@ def plot_document_gain(data: DocumentScores, axes: "matplotlib.axes.Axes") -> No
     """Bits per byte that each document saves against the plain pass, over the document's length.
 
     Args:
-        data: Scores of the pass ``plain`` and at least one of ``sliding`` and ``adapted``.
+        data: Scores of the pass ``plain`` and at least one of ``sliding``, ``adapted`` and ``tilted``.
         axes: Axes to draw on.
     """
     base = data.bits_per_byte["plain"]
-    gains = {name: base - data.bits_per_byte[name] for name in ("sliding", "adapted") if name in data.bits_per_byte}
+    gains = {name: base - data.bits_per_byte[name] for name in GAINING if name in data.bits_per_byte}
     number = len(data.bytes)
     for name, gain in gains.items():
         axes.plot(

@@ -110,7 +110,7 @@ class Score:
     total_bytes: int
     byte_cap: int
     passes: tuple[PassScore, ...]
-    """In the order float, plain, sliding, adapted; the last is the result."""
+    """In the order float, plain, sliding, adapted, tilted; the last is the result."""
     clock: tuple[Phase, ...]
     seed: int
     data_fingerprint: str
@@ -175,6 +175,21 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class ProofRecord:
+    """Text that was coded with the score's own distributions and came back from the bytes."""
+
+    pass_name: str
+    targets: int
+    text_bytes: int
+    blocks: int
+    coded_bytes: int
+    decoded_exactly: int
+    """Fresh processes that returned the text."""
+    coded_bits_per_byte: float
+    scored_bits_per_byte: float
+
+
+@dataclass(frozen=True)
 class RunData:
     """Everything a report shows of one run; a part that the folder lacks is None."""
 
@@ -186,6 +201,7 @@ class RunData:
     ledger: Ledger | None = None
     tensors: tuple[TensorRecord, ...] | None = None
     samples: tuple[Sample, ...] | None = None
+    proof: ProofRecord | None = None
     missing: tuple[str, ...] = ()
     """One sentence per file that is absent, with the command that makes it."""
     warnings: tuple[str, ...] = ()

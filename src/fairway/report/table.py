@@ -8,7 +8,7 @@ import numpy as np
 from fairway.report.budgets import training_seconds
 from fairway.report.load import load_run
 from fairway.report.look import PASS_MEANING, plot_label, thousands
-from fairway.report.records import RunData
+from fairway.report.records import ProofRecord, RunData
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Row:
 
 
 def final_table(run: Path) -> str:
-    """The stages and passes of a run as aligned text, with the verdict on the byte budget as the last line.
+    """The stages and passes of a run as aligned text, then the verdict on the byte budget, and the proof if there is one.
 
     Raises:
         DataError: the folder is not a run, or a file in it is malformed.
@@ -38,7 +38,8 @@ def final_table(run: Path) -> str:
         line = f"{stage:<{widths[0]}}  {result:<{widths[1]}}  {seconds:>{widths[2]}}  {size:>{widths[3]}}  {what}"
         lines.append(line.rstrip())
     lines.insert(1, "-" * max(len(line) for line in lines))
-    return "\n".join([*lines, "", verdict(data)]) + "\n"
+    proof = [proof_sentence(data.proof)] if data.proof is not None else []
+    return "\n".join([*lines, "", verdict(data), *proof]) + "\n"
 
 
 def _cells(row: Row) -> tuple[str, str, str, str, str]:
@@ -93,4 +94,14 @@ def verdict(data: RunData) -> str:
     return (
         f"{score.bits_per_byte:.5f} bits per byte ({last.name}, {plot_label(score.mode)}{part}); "
         f"{thousands(score.total_bytes)} of {thousands(score.byte_cap)} bytes: {fits}"
+    )
+
+
+def proof_sentence(proof: ProofRecord) -> str:
+    """One line: what was coded, that it came back, and how the coded size compares with the score."""
+    return (
+        f"proof: {thousands(proof.targets)} targets ({proof.pass_name}, {thousands(proof.text_bytes)} bytes of text, "
+        f"revealed in {thousands(proof.blocks)} blocks) came back exactly from {thousands(proof.coded_bytes)} bytes in "
+        f"{proof.decoded_exactly} fresh processes; coded {proof.coded_bits_per_byte:.5f}, "
+        f"scored {proof.scored_bits_per_byte:.5f} bits per byte"
     )

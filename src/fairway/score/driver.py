@@ -1,10 +1,15 @@
-"""The only code that walks the text: cut, predict, pick the target's probability, commit, reveal."""
+"""The only code that walks the text: cut, predict, pick the target's probability, commit, reveal.
 
-from collections.abc import Callable, Iterable
+Where the text comes from is a ``Source``: it is known when it is scored, and comes out of a file symbol by symbol when it is
+decoded (``codec.py``). Plan, order, predictor and checks are the same lines for both, which is why decoding proves a score.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from fairway.base.errors import ValidityError
@@ -17,51 +22,127 @@ NORMALISATION_TOLERANCE = 1e-3
 """Largest accepted |ln(sum of probabilities)|; float32 log-softmax over 8,192 entries stays below 1e-5."""
 
 
+@runtime_checkable
+class Source(Protocol):
+    """Where targets come from."""
+
+    @property
+    def tokens(self) -> Int[Tensor, " targets_plus_1"]:
+        """The text; valid up to the last target that ``price`` has gone over."""
+        ...
+
+    def price(self, predictor: Predictor, windows: Windows, frontier: int) -> Float32[np.ndarray, " targets"]:
+        """Nats of the targets of windows of equal shape, in order, each under a distribution made before it was looked at.
+
+        Args:
+            predictor: What is asked.
+            windows: Windows in the order of coding.
+            frontier: First input that no ``observe`` has covered.
+        """
+        ...
+
+
+class KnownText:
+    """Text that lies before us: every target of a batch of windows is priced from one forward pass."""
+
+    def __init__(self, tokens: Int[Tensor, " targets_plus_1"]) -> None:
+        """Args: tokens: the stream, on the CPU; token 0 is given, the rest are targets."""
+        self.tokens = tokens
+
+    def price(self, predictor: Predictor, windows: Windows, frontier: int) -> Float32[np.ndarray, " targets"]:
+        """Nats of the targets; the last target of each window is not among what the predictor gets."""
+        batch = cut(self.tokens, windows, frontier)
+        log_probabilities = checked_distributions(predictor, batch)
+        columns = batch.starts[:, None] + torch.arange(batch.first_scored, batch.inputs.shape[1])
+        targets = self.tokens[columns + 1].to(log_probabilities.device)
+        return cost(log_probabilities.gather(-1, targets[..., None])).flatten().cpu().numpy()
+
+
 def score(
     predictor: Predictor,
-    tokens: Int[Tensor, " targets_plus_1"],
+    text: Int[Tensor, " targets_plus_1"] | Source,
     ledger: Ledger,
     plan: Iterable[Block],
     *,
     windows_per_forward: int = 32,
     ranks: Ranks = ONE_RANK,
+    strict: bool = True,
     progress: Callable[[int], None] = lambda targets: None,
 ) -> Ledger:
-    """Score every target of ``tokens`` once, block by block: all of a block is committed before any of it is revealed.
+    """Score every target once, block by block: all of a block is committed before any of it is revealed.
 
     Args:
         predictor: Gets windows without their last target; gets a block's targets only after they are in the ledger.
-        tokens: The stream, on the CPU; token 0 is given, the rest are targets.
-        ledger: Empty ledger of ``len(tokens) - 1`` targets; filled on every rank alike.
+        text: The stream, or where it comes from.
+        ledger: Empty ledger of one entry per target; filled on every rank alike.
         plan: Blocks in the order of coding.
         windows_per_forward: Rows per call of ``predict``.
         ranks: Ranks that share each block's windows; the result does not depend on their number.
+        strict: Refuse a plan that reveals a target before it is scored; False only to reproduce a published system that does.
         progress: Called with the number of targets committed so far.
 
     Raises:
         ValidityError: a distribution is not normalised, a target is scored twice, or revealed too early.
     """
+    source = KnownText(text) if isinstance(text, Tensor) else text
+    frontier = 0
     for block in plan:
-        inputs = _scored_inputs(block.windows)
+        inputs = scored_inputs(block.windows)
         nats = np.zeros(len(inputs), dtype=np.float32)
-        first, stop = ranks.share(len(block.windows))
-        mine = block.windows.part(first, stop)
-        done = len(_scored_inputs(block.windows.part(0, first)))
-        for windows in mine.uniform_runs(windows_per_forward):
-            part = _target_nats(predictor, tokens, windows)
-            nats[done : done + len(part)] = part
-            done += len(part)
+        for place, windows in _share(block.windows, windows_per_forward, ranks):
+            part = source.price(predictor, windows, frontier)
+            nats[place : place + len(part)] = part
         ranks.sum_(torch.from_numpy(nats))
         ledger.commit(inputs, nats)
         progress(ledger.committed)
-        if block.reveal is not None:
-            begin, end = block.reveal
+        begin, end = block.reveal
+        if strict:
             ledger.require_scored(begin, end)
-            predictor.observe(Revealed(tokens[begin : end + 1], begin))
+        predictor.observe(Revealed(source.tokens[begin : end + 1], begin))
+        frontier = end
     return ledger
 
 
-def _scored_inputs(windows: Windows) -> np.ndarray:
+def cut(tokens: Int[Tensor, " targets_plus_1"], windows: Windows, frontier: int) -> WindowBatch:
+    """Windows of equal shape as rows, with the coded text that came after the last ``observe``."""
+    starts = torch.from_numpy(windows.starts)
+    length = int(windows.lengths[0])
+    last = int(windows.starts[-1]) + length
+    return WindowBatch(
+        inputs=tokens[starts[:, None] + torch.arange(length)],
+        first_scored=int(windows.first_scored[0]),
+        starts=starts,
+        coded=tokens[frontier:last],
+        coded_start=frontier,
+    )
+
+
+def checked_distributions(predictor: Predictor, batch: WindowBatch) -> Float[Tensor, "rows scored vocab"]:
+    """The predictor's log-probabilities, refused unless each covers the vocabulary and sums to one.
+
+    Raises:
+        ValidityError: wrong number of entries, or a sum that is not one.
+    """
+    log_probabilities = predictor.predict(batch)
+    if log_probabilities.shape[-1] != predictor.vocab_size:
+        raise ValidityError(
+            f"a distribution has {log_probabilities.shape[-1]} entries; the vocabulary has {predictor.vocab_size}"
+        )
+    excess = log_probabilities.logsumexp(-1).abs().max().item()
+    if not excess <= NORMALISATION_TOLERANCE:
+        raise ValidityError(
+            f"a distribution sums to exp({excess:.3g}) instead of 1 (tolerance {NORMALISATION_TOLERANCE}); "
+            "normalise over the whole vocabulary before the target is looked at"
+        )
+    return log_probabilities
+
+
+def cost(log_probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``-ln p`` in float32; a probability that rounds to a few units in the last place above one costs nothing."""
+    return (-log_probability).clamp_min(0.0).float()
+
+
+def scored_inputs(windows: Windows) -> np.ndarray:
     """Stream positions of the scored inputs, window by window."""
     begins, ends = windows.starts + windows.first_scored, windows.starts + windows.lengths
     counts = ends - begins
@@ -69,26 +150,10 @@ def _scored_inputs(windows: Windows) -> np.ndarray:
     return (np.arange(counts.sum()) + offsets).astype(np.int64)
 
 
-def _target_nats(predictor: Predictor, tokens: Int[Tensor, " n"], windows: Windows) -> np.ndarray:
-    """``-ln p(target)`` at the scored positions of windows of equal shape, in order."""
-    length, first = int(windows.lengths[0]), int(windows.first_scored[0])
-    starts = torch.from_numpy(windows.starts)
-    columns = starts[:, None] + torch.arange(length)
-    batch = WindowBatch(inputs=tokens[columns], first_scored=first, starts=starts)
-    log_probabilities = predictor.predict(batch)
-    _require_normalised(log_probabilities, predictor.vocab_size)
-    targets = tokens[columns[:, first:] + 1].to(log_probabilities.device)
-    picked = log_probabilities.gather(-1, targets[..., None])
-    # A probability that rounds to one may come out a few units in the last place above it.
-    return (-picked).clamp_min(0.0).flatten().float().cpu().numpy()
-
-
-def _require_normalised(log_probabilities: Float[Tensor, "rows scored vocab"], vocab_size: int) -> None:
-    if log_probabilities.shape[-1] != vocab_size:
-        raise ValidityError(f"a distribution has {log_probabilities.shape[-1]} entries; the vocabulary has {vocab_size}")
-    excess = log_probabilities.logsumexp(-1).abs().max().item()
-    if not excess <= NORMALISATION_TOLERANCE:
-        raise ValidityError(
-            f"a distribution sums to exp({excess:.3g}) instead of 1 (tolerance {NORMALISATION_TOLERANCE}); "
-            "normalise over the whole vocabulary before the target is looked at"
-        )
+def _share(windows: Windows, largest: int, ranks: Ranks) -> Iterator[tuple[int, Windows]]:
+    """This rank's windows in batches of one shape, each with the place of its first target within the block."""
+    first, stop = ranks.share(len(windows))
+    place = len(scored_inputs(windows.part(0, first)))
+    for batch in windows.part(first, stop).uniform_runs(largest):
+        yield place, batch
+        place += len(scored_inputs(batch))

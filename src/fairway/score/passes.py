@@ -8,16 +8,19 @@ import torch
 from jaxtyping import Int, UInt16
 from torch import Tensor
 
-from fairway.base.errors import DataError
+from fairway.base.errors import DataError, RecipeError
 from fairway.config import PassName, ScoreConfig
 from fairway.data.dataset import Stream
+from fairway.data.tokenizer import Tokenizer
 from fairway.model.gpt import GPT
 from fairway.score.driver import score
+from fairway.score.hints_flags import token_flags, uses_words
 from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
-from fairway.score.plan import Block, chunk_count, chunked_plan, fixed_plan, plain_windows, sliding_windows
+from fairway.score.plan import Block, chunk_count, chunked_plan, early_targets, fixed_plan, plain_windows, sliding_windows
 from fairway.score.predictor import Predictor
 from fairway.score.sgd import AdaptedPredictor
+from fairway.score.tilt import TiltedPredictor
 from fairway.train.distributed import ONE_RANK, Ranks
 
 DESCRIPTIONS: dict[PassName, str] = {
@@ -25,6 +28,7 @@ DESCRIPTIONS: dict[PassName, str] = {
     "plain": "rows one after the other, weights from the artifact",
     "sliding": "sliding windows, weights from the artifact",
     "adapted": "sliding windows, weights from the artifact adapted by SGD to text already scored",
+    "tilted": "the adapted pass, tilted toward what followed the same tokens in text already scored",
 }
 
 
@@ -75,24 +79,49 @@ def select_text(stream: Stream, config: ScoreConfig) -> ScoredText:
 
 
 def build_pass(
-    name: PassName, model: GPT, text: ScoredText, config: ScoreConfig, ranks: Ranks = ONE_RANK
+    name: PassName,
+    model: GPT,
+    targets: int,
+    config: ScoreConfig,
+    *,
+    tokenizer: Tokenizer | None = None,
+    ranks: Ranks = ONE_RANK,
 ) -> tuple[Predictor, list[Block]]:
-    """Predictor and plan of a named pass; ``adapted`` takes over ``model`` and changes its weights."""
+    """Predictor and plan of a named pass.
+
+    Args:
+        name: The pass.
+        model: The network; ``adapted`` and ``tilted`` take it over and change its weights.
+        targets: Number of targets that will be scored.
+        config: Settings of the pass.
+        tokenizer: Needed only where the tilt's word experts run, which look at pieces.
+        ranks: Ranks that share the work.
+    """
     if name in ("float", "plain"):
-        return NeuralPredictor(model), fixed_plan(plain_windows(text.targets, config.context))
-    windows = sliding_windows(text.targets, config.context, config.stride)
+        return NeuralPredictor(model), fixed_plan(plain_windows(targets, config.context))
+    windows = sliding_windows(targets, config.context, config.stride)
     if name == "sliding":
         return NeuralPredictor(model), fixed_plan(windows)
     chunk = config.adaptation.chunk_tokens
-    predictor = AdaptedPredictor(
+    adapted = AdaptedPredictor(
         model,
         config.adaptation,
         context=config.context,
-        chunks=chunk_count(text.targets, chunk),
+        chunks=chunk_count(targets, chunk),
         rows_per_forward=config.windows_per_forward,
         ranks=ranks,
     )
-    return predictor, chunked_plan(windows, text.targets, chunk)
+    plan = chunked_plan(windows, targets, chunk, config.adaptation.window_key)
+    early = early_targets(plan)
+    if early and config.mode == "strict":
+        raise RecipeError(
+            f"score.adaptation.window_key=last_input would train on {early} targets before they are scored, because stride "
+            f"{config.stride} does not divide chunks of {chunk}; use first_input, or score.mode=as_published"
+        )
+    if name == "adapted":
+        return adapted, plan
+    flags = token_flags(tokenizer) if tokenizer and uses_words(config.tilt) else None
+    return TiltedPredictor(adapted, config.tilt, targets=targets, flags=flags), plan
 
 
 def run_pass(
@@ -101,11 +130,12 @@ def run_pass(
     text: ScoredText,
     config: ScoreConfig,
     *,
+    tokenizer: Tokenizer | None = None,
     ranks: Ranks = ONE_RANK,
     progress: Callable[[int], None] = lambda targets: None,
 ) -> Ledger:
     """Score ``text`` with the named pass and return its ledger."""
-    predictor, plan = build_pass(name, model, text, config, ranks)
+    predictor, plan = build_pass(name, model, text.targets, config, tokenizer=tokenizer, ranks=ranks)
     return score(
         predictor,
         text.tokens,
@@ -113,5 +143,6 @@ def run_pass(
         plan,
         windows_per_forward=config.windows_per_forward,
         ranks=ranks,
+        strict=config.mode == "strict",
         progress=progress,
     )

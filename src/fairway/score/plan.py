@@ -7,6 +7,7 @@ Input ``i`` of the stream predicts target ``i + 1``; with ``T`` targets, inputs 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -42,8 +43,8 @@ class Block:
     """Windows that are scored with one state of the predictor, and the stretch of inputs revealed afterwards."""
 
     windows: Windows
-    reveal: tuple[int, int] | None
-    """Inputs ``[first, stop)`` handed to ``observe`` with their targets, or None when nothing is to be learned."""
+    reveal: tuple[int, int]
+    """Inputs ``[first, stop)`` handed to ``observe`` with their targets; the stretches of a plan follow on each other."""
 
 
 def plain_windows(targets: int, context: int) -> Windows:
@@ -67,9 +68,15 @@ def sliding_windows(targets: int, context: int, stride: int) -> Windows:
 
 
 def fixed_plan(windows: Windows, windows_per_block: int = 1024) -> list[Block]:
-    """Blocks with nothing revealed, for predictors that do not learn; their size only paces the progress report."""
-    firsts = range(0, len(windows), windows_per_block)
-    return [Block(windows.part(first, first + windows_per_block), None) for first in firsts]
+    """Blocks of equally many windows, for predictors whose weights stay; their size only paces the progress report."""
+    ends = windows.starts + windows.lengths
+    blocks, begin = [], 0
+    for first in range(0, len(windows), windows_per_block):
+        part = windows.part(first, first + windows_per_block)
+        stop = int(ends[first + len(part) - 1])
+        blocks.append(Block(part, (begin, stop)))
+        begin = stop
+    return blocks
 
 
 def chunk_count(targets: int, chunk: int) -> int:
@@ -77,20 +84,35 @@ def chunk_count(targets: int, chunk: int) -> int:
     return -(-targets // chunk)
 
 
-def chunked_plan(windows: Windows, targets: int, chunk: int) -> list[Block]:
+def chunked_plan(
+    windows: Windows, targets: int, chunk: int, key: Literal["first_input", "last_input"] = "first_input"
+) -> list[Block]:
     """Blocks of whole windows, one per chunk of ``chunk`` inputs; a window belongs to the chunk of its first scored input.
 
     After the block of chunk ``c`` every input below ``(c + 1) * chunk`` has been scored, whatever the stride, context and
-    chunk are, so revealing the chunk reveals no unscored target. (The key of PR #1776, the last scored input, lacks this
-    property.) The last chunk is not revealed, since nothing is left to gain. Source: PR #1413.
+    chunk are, so revealing the chunk reveals no unscored target. With the last scored input as the key, a window that
+    straddles two chunks comes after the first of them was revealed; see `early_targets`. Source: PR #1413 (first), PR #1776
+    (last).
     """
     count = chunk_count(targets, chunk)
-    owners = (windows.starts + windows.first_scored) // chunk
+    keys = windows.starts + (windows.first_scored if key == "first_input" else windows.lengths - 1)
+    owners = keys // chunk
     edges = np.searchsorted(owners, np.arange(count + 1))
     return [
         Block(
             windows.part(int(edges[c]), int(edges[c + 1])),
-            (c * chunk, (c + 1) * chunk) if c + 1 < count else None,
+            (c * chunk, min((c + 1) * chunk, targets)),
         )
         for c in range(count)
     ]
+
+
+def early_targets(plan: list[Block]) -> int:
+    """Number of targets that a plan reveals before it scores them; 0 for every plan that a decoder can follow."""
+    early, revealed = 0, 0
+    for block in plan:
+        windows = block.windows
+        begins, ends = windows.starts + windows.first_scored, windows.starts + windows.lengths
+        early += int((np.minimum(ends, revealed) - begins).clip(min=0).sum())
+        revealed = block.reveal[1]
+    return early

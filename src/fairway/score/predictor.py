@@ -25,6 +25,11 @@ class WindowBatch:
     """Column from which on every position is scored."""
     starts: Int[Tensor, " rows"]
     """Position in the stream of each row's first input."""
+    coded: Int[Tensor, " coded"]
+    """Text from the first input that no ``observe`` has covered, to the last input of the rows. All of it is coded before the
+    last target of the rows; the target of input ``i`` may depend on the part up to input ``i``."""
+    coded_start: int
+    """Position in the stream of ``coded[0]``."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def score_document(
     recipe: str,
     data_fingerprint: str,
     byte_rule: str,
+    mode: str,
 ) -> dict[str, Any]:
     """The content of ``score.json``; the last pass is the result."""
     result = list(passes)[-1]
@@ -69,8 +70,7 @@ def score_document(
         **passes[result].to_dict(),
         "predictor": DESCRIPTIONS[result],
         "pass": result,
-        # Chunks and windows depend on positions alone and every prediction on coded text alone: any decoder can follow.
-        "mode": "strict",
+        "mode": mode,
         "partial": text.partial,
         "byte_rule": byte_rule,
         "artifact_bytes": artifact_bytes,
@@ -83,7 +83,7 @@ def score_document(
         "recipe": recipe,
         "data_fingerprint": data_fingerprint,
         "side_information": ["length of the scored text in tokens (sets the adaptation schedule)"]
-        if result == "adapted"
+        if result in ("adapted", "tilted")
         else [],
     }
 

@@ -67,7 +67,9 @@ class AdaptedPredictor:
         return self.inner.predict(batch)
 
     def observe(self, block: Revealed) -> None:
-        """Train on a scored chunk."""
+        """Train on a scored chunk; the last one is left out, since no target follows that could gain from it."""
+        if self.observed + 1 >= self.chunks:
+            return
         rate = cosine_rate(self.config.learning_rate, self.observed, self.chunks)
         self.observed += 1
         rows = (len(block.tokens) - 1) // self.context

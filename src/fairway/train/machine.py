@@ -1,6 +1,8 @@
 """What the machine offers and what a run will use of it, with the reason for each automatic choice."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -63,3 +65,14 @@ def choose(config: MachineConfig) -> Machine:
     if cuda:
         torch.set_float32_matmul_precision("high")
     return Machine(device, activations, compiled, reasons)
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Compute with ``count`` CPU threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

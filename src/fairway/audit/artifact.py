@@ -1,0 +1,246 @@
+"""Our artifacts as scorers of the audit: a fresh network per call, and the driver's own walk over any tokens."""
+
+import copy
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from fairway.audit.scorer import Meta, SideInformation
+from fairway.base.values import with_fields
+from fairway.config import PassName, ScoreConfig
+from fairway.data.tokenizer import Tokenizer
+from fairway.model.gpt import GPT
+from fairway.model.initial import initialize
+from fairway.score.codec import decode, encode
+from fairway.score.driver import checked_distributions, cut, score, scored_inputs
+from fairway.score.ledger import Ledger
+from fairway.score.load import PackedModel
+from fairway.score.passes import build_pass
+from fairway.score.plan import Block
+from fairway.score.predictor import Predictor, Revealed, WindowBatch
+from fairway.train.machine import Machine
+
+ADAPTIVE: tuple[PassName, ...] = ("adapted", "tilted")
+"""Passes whose schedule depends on the number of targets."""
+
+MATCHED_SCALE = 1e-3
+"""Root mean square of the embedding of a network whose predictions are all but uniform; above the floor of its norms."""
+
+
+class NetworkScorer:
+    """A pass of a network as a black box.
+
+    Every call copies a network that is itself never run, so nothing survives from call to call.
+    """
+
+    def __init__(
+        self, name: str, make: Callable[[], GPT], config: ScoreConfig, pass_name: PassName, tokenizer: Tokenizer | None = None
+    ) -> None:
+        """Describe the pass.
+
+        Args:
+            name: Name in tables.
+            make: A fresh network at every call.
+            config: Geometry and adaptation.
+            pass_name: plain, sliding, adapted or tilted.
+            tokenizer: For the tilt's word experts.
+        """
+        self.name, self._make, self.config, self._tokenizer = name, make, config, tokenizer
+        self.pass_name: PassName = pass_name
+        model = make()
+        self.vocab_size, self.parameters = model.config.vocab_size, sum(tensor.numel() for tensor in model.parameters())
+        self.declares: frozenset[SideInformation] = frozenset({"targets"} if pass_name in ADAPTIVE else ())
+
+    def build(self, targets: int, told: int) -> tuple[Predictor, list[Block]]:
+        """Predictor of a text that is said to have ``told`` targets, and the plan of the ``targets`` that are there."""
+        model = self._make()
+        predictor, plan = build_pass(self.pass_name, model, told, self.config, tokenizer=self._tokenizer)
+        if told != targets:
+            _, plan = build_pass(self.pass_name, model, targets, self.config, tokenizer=self._tokenizer)
+        return predictor, plan
+
+    def score(self, tokens: Int64[np.ndarray, " targets_plus_1"], meta: Meta) -> Float64[np.ndarray, " targets"]:
+        """Nats of every target, by the driver."""
+        predictor, plan = self.build(len(tokens) - 1, meta.targets)
+        return self._drive(predictor, plan, tokens)
+
+    def distributions(
+        self, tokens: Int64[np.ndarray, " targets_plus_1"], meta: Meta, targets: Int64[np.ndarray, " probes"]
+    ) -> Float64[np.ndarray, "probes vocab"]:
+        """What the driver got from the predictor at the given entries, in one walk."""
+        predictor, plan = self.build(len(tokens) - 1, meta.targets)
+        recording = Recording(predictor, targets.tolist())
+        self._drive(recording, plan, tokens)
+        return np.stack([recording.rows[entry] for entry in targets.tolist()])
+
+    def _drive(self, predictor: Predictor, plan: list[Block], tokens: np.ndarray) -> Float64[np.ndarray, " targets"]:
+        ledger = Ledger(np.zeros(len(tokens) - 1, dtype=np.uint16))
+        strict = self.config.mode == "strict"
+        text = torch.from_numpy(tokens)
+        score(predictor, text, ledger, plan, windows_per_forward=self.config.windows_per_forward, strict=strict)
+        return ledger.nats.astype(np.float64)
+
+    def start(self, first: int, meta: Meta) -> "DrivenSession":
+        """A walk over text that is told token by token."""
+        predictor, plan = self.build(meta.targets, meta.targets)
+        return DrivenSession(predictor, plan, first, meta.targets)
+
+    def code(
+        self, tokens: Int64[np.ndarray, " targets_plus_1"], meta: Meta
+    ) -> tuple[Int64[np.ndarray, " targets_plus_1"], float, float]:
+        """Encode and decode with the package's coder, each with a network of its own."""
+        targets = len(tokens) - 1
+        ledger = Ledger(np.zeros(targets, dtype=np.uint16))
+        predictor, plan = self.build(targets, meta.targets)
+        words = encode(predictor, torch.from_numpy(tokens), ledger, plan)
+        predictor, plan = self.build(targets, meta.targets)
+        decoded = decode(predictor, words, int(tokens[0]), targets, plan)
+        return decoded.numpy(), 32.0 * len(words), ledger.total_nats
+
+    def miniature(self, vocab_size: int) -> "NetworkScorer":
+        """The same pass over few tokens: an untrained network of this shape, windows of four, chunks of four."""
+        model = GPT(replace(self._make().config, vocab_size=vocab_size))
+        initialize(model, 0)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in model.parameters():
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+        return NetworkScorer(f"{self.name}, miniature", _copies(model), small_scale(self.config, 4), self.pass_name)
+
+    def matched(self, vocab_size: int, context: int = 32) -> "NetworkScorer":
+        """The miniature with predictions that are all but uniform until something is learnt from the text."""
+        model = self.miniature(vocab_size)._make()
+        weight = model.embedding.weight.data
+        weight *= MATCHED_SCALE / weight.square().mean().sqrt()
+        return NetworkScorer(f"{self.name}, uniform", _copies(model), small_scale(self.config, context), self.pass_name)
+
+
+class ArtifactScorer(NetworkScorer):
+    """A pass of an artifact as a black box."""
+
+    def __init__(
+        self,
+        packed: PackedModel,
+        machine: Machine,
+        config: ScoreConfig,
+        pass_name: PassName,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        """Unpack the network once; every call copies it.
+
+        Args:
+            packed: The artifact.
+            machine: Where to compute.
+            config: Geometry and adaptation; `logic_scale` makes the artifact's own small enough for many runs.
+            pass_name: plain, sliding, adapted or tilted.
+            tokenizer: For the tilt's word experts; by default the one that the artifact carries.
+        """
+        carried = packed.tokenizer
+        tokenizer = tokenizer or (Tokenizer(carried) if carried is not None else None)
+        super().__init__(f"{packed.path.name} {pass_name}", _copies(packed.build(machine)), config, pass_name, tokenizer)
+        self.packed = packed
+
+
+def _copies(model: GPT) -> Callable[[], GPT]:
+    return lambda: copy.deepcopy(model)
+
+
+def logic_scale(config: ScoreConfig, context: int = 64, chunk: int = 128) -> ScoreConfig:
+    """The same pass with short windows and chunks, so that a few hundred targets cross several adaptation steps.
+
+    Stride keeps its share of the context, and divides the chunk only if it did; steps hold at most two rows.
+    """
+    stride = max(1, round(config.stride * context / config.context))
+    if config.adaptation.chunk_tokens % config.stride == 0:
+        chunk -= chunk % stride
+    elif chunk % stride == 0:
+        chunk += 1
+    changes = {
+        "context": context,
+        "stride": stride,
+        "keep_tail": True,
+        "max_tokens": 0,
+        "adaptation.chunk_tokens": max(chunk, context),
+        "adaptation.sequences_per_step": min(2, config.adaptation.sequences_per_step),
+    }
+    return with_fields(config, changes)
+
+
+def small_scale(config: ScoreConfig, context: int) -> ScoreConfig:
+    """Windows of ``context``, chunks as long, and contexts of the tilt short enough to be met again in a few targets."""
+    small = logic_scale(config, context, context)
+    tilt = {
+        "tilt.contexts": (1,),
+        "tilt.thresholds": (0.5,),
+        "tilt.minimum_counts": (1,),
+        "tilt.within_word_strength": 0.0,
+        "tilt.word_start_strength": 0.0,
+        "tilt.agreement": 0.0,
+    }
+    return with_fields(small, {**tilt, "stride": max(1, context // 2), "adaptation.learning_rate": 0.1})
+
+
+class Recording:
+    """A predictor that keeps what it says at some entries."""
+
+    def __init__(self, inner: Predictor, entries: Sequence[int]) -> None:
+        """Args: inner: What is asked. entries: Inputs whose distributions are kept."""
+        self._inner, self._wanted = inner, frozenset(entries)
+        self.rows: dict[int, Float64[np.ndarray, " vocab"]] = {}
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of a distribution."""
+        return self._inner.vocab_size
+
+    def predict(self, batch: WindowBatch) -> Float[Tensor, "rows scored vocab"]:
+        """What the inner predictor says."""
+        found = self._inner.predict(batch)
+        first = batch.starts + batch.first_scored
+        for row, begin in enumerate(first.tolist()):
+            for entry in self._wanted & set(range(begin, begin + found.shape[1])):
+                self.rows[entry] = found[row, entry - begin].double().cpu().numpy()
+        return found
+
+    def observe(self, block: Revealed) -> None:
+        """Hand the block on."""
+        self._inner.observe(block)
+
+
+class DrivenSession:
+    """The driver's walk, one target at a time, over tokens that come from outside; the unknown rest of a window is zeros."""
+
+    def __init__(self, predictor: Predictor, plan: list[Block], first: int, targets: int) -> None:
+        """Args: predictor and plan: of one pass. first: token 0. targets: number of targets of the plan."""
+        self._tokens = torch.zeros(targets + 1, dtype=torch.int64)
+        self._tokens[0] = first
+        self._walk = _walk(predictor, plan, self._tokens)
+        self._proposal: np.ndarray = next(self._walk)
+
+    def propose(self) -> Float64[np.ndarray, " vocab"]:
+        """Natural-log probabilities of the next target."""
+        return self._proposal.copy()
+
+    def reveal(self, token: int) -> None:
+        """Tell the target; after the last there is nothing to propose."""
+        try:
+            self._proposal = self._walk.send(token)
+        except StopIteration:
+            self._proposal = np.zeros(0)
+
+
+def _walk(predictor: Predictor, plan: list[Block], tokens: Tensor) -> Generator[np.ndarray, int, None]:
+    frontier = 0
+    for block in plan:
+        for windows in block.windows.uniform_runs(1):
+            for column, entry in enumerate(scored_inputs(windows).tolist()):
+                batch = cut(tokens, windows, frontier)
+                # A prediction gets the text that is coded and no more; beyond it the window holds zeros.
+                batch = replace(batch, inputs=batch.inputs.clone(), coded=tokens[frontier : entry + 1].clone())
+                tokens[entry + 1] = yield checked_distributions(predictor, batch)[0, column].double().cpu().numpy()
+        begin, end = block.reveal
+        predictor.observe(Revealed(tokens[begin : end + 1].clone(), begin))
+        frontier = end

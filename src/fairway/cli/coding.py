@@ -1,0 +1,178 @@
+"""``fairway prove``, ``compress`` and ``decompress``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fairway.base.errors import DataError
+from fairway.base.files import sha256_file, write_bytes, write_json, write_with
+from fairway.base.runs import RunFolder
+from fairway.cli.parse import Switch, emit, parse
+from fairway.config import MachineConfig
+
+
+def _one_thread() -> MachineConfig:
+    """Coder and decoder need equal arithmetic, which one thread gives on machines with any number of cores."""
+    return MachineConfig(threads=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProveArguments:
+    """Code a stretch of the validation text, and decode it in fresh processes that have only the artifact and the bytes."""
+
+    artifact: Annotated[Path, tyro.conf.Positional]
+    """The artifact, or a run folder."""
+    data: Path | None = None
+    """Folder with the validation text; by default the one that the run was trained on."""
+    tokens: int = 4096
+    """Targets to code. Decoding takes one forward pass per target."""
+    pass_name: Annotated[str | None, tyro.conf.arg(name="pass")] = None
+    """Predictor: plain, sliding, adapted or tilted; by default the one that gives the artifact's result."""
+    out: Path | None = None
+    """Folder for proof.json and proof.fwc; by default the run's."""
+    json: Switch = False
+    """Print one JSON document instead of a sentence."""
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+
+def prove(argv: Sequence[str]) -> int:
+    """Prove a score by decoding; 1 when the text does not come back."""
+    arguments = parse(ProveArguments, argv, "prove")
+    if arguments.tokens < 1:
+        raise DataError(f"--tokens {arguments.tokens} must be at least 1")
+    from fairway.data.dataset import Dataset
+    from fairway.report.load import read_proof
+    from fairway.report.table import proof_sentence
+    from fairway.score.compress import checked_pass
+    from fairway.score.load import load_packed
+    from fairway.score.prove import prove as prove_text
+    from fairway.train.machine import choose
+
+    target = arguments.artifact
+    folder = RunFolder(target if target.is_dir() else target.parent)
+    packed = load_packed(folder.artifact if target.is_dir() else target)
+    out = RunFolder(arguments.out or folder.root)
+    proof = prove_text(
+        packed,
+        Dataset.open(folder.data_folder(arguments.data)),
+        pass_name=checked_pass(arguments.pass_name, packed),
+        targets=arguments.tokens,
+        machine=choose(arguments.machine),
+        keep=out.coded,
+    )
+    write_json(out.proof, proof.to_dict())
+    emit(proof.to_dict(), proof_sentence(read_proof(out.proof)), as_json=arguments.json)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressArguments:
+    """Compress a file with an artifact; any bytes survive, text shrinks."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The file to compress."""
+    artifact: Annotated[Path, tyro.conf.arg(aliases=("-m",))]
+    """The artifact that predicts the text; the same one is needed to decompress."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """The coded file, ending in .fwc by custom."""
+    pass_name: Annotated[str | None, tyro.conf.arg(name="pass")] = None
+    """Predictor: plain, sliding, adapted or tilted; by default the one that gives the artifact's result."""
+    tokenizer: Path | None = None
+    """SentencePiece model; only for artifacts that do not carry theirs."""
+    machine: MachineConfig = field(default_factory=_one_thread)
+    json: Switch = False
+    """Print one JSON document instead of a sentence."""
+
+
+def compress(argv: Sequence[str]) -> int:
+    """Write a coded file."""
+    arguments = parse(CompressArguments, argv, "compress")
+    content = _read(arguments.file)
+    from fairway.score.compress import checked_pass, maker
+    from fairway.score.compress import compress as compress_bytes
+    from fairway.score.generate import read_tokenizer
+    from fairway.score.load import load_packed
+    from fairway.train.machine import choose
+
+    packed = load_packed(arguments.artifact)
+    tokenizer = read_tokenizer(packed, arguments.tokenizer)
+    machine = choose(arguments.machine)
+    coded = compress_bytes(
+        content,
+        maker(packed, machine, tokenizer),
+        checked_pass(arguments.pass_name, packed),
+        tokenizer=tokenizer,
+        artifact=_identity(arguments.artifact),
+        machine=machine,
+    )
+    data = coded.to_bytes()
+    write_bytes(arguments.out, data)
+    document = {"bytes": len(content), "coded_bytes": len(data), "tokens": coded.targets, "out": str(arguments.out)}
+    share = f" ({8 * len(data) / len(content):.3f} bits per byte)" if content else ""
+    emit(document, f"{len(content):,} bytes became {len(data):,}{share} in {arguments.out}", as_json=arguments.json)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecompressArguments:
+    """Bring a file back from coded text; nothing is written unless it is exactly what was coded."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The coded file."""
+    artifact: Annotated[Path, tyro.conf.arg(aliases=("-m",))]
+    """The artifact that it was coded with."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """Where the text goes."""
+    tokens: Path | None = None
+    """Also write the token ids, as a .npy file."""
+    tokenizer: Path | None = None
+    """SentencePiece model; only for artifacts that do not carry theirs."""
+    machine: MachineConfig = field(default_factory=_one_thread)
+    json: Switch = False
+    """Print one JSON document instead of a sentence."""
+
+
+def decompress(argv: Sequence[str]) -> int:
+    """Write the text of a coded file."""
+    arguments = parse(DecompressArguments, argv, "decompress")
+    data = _read(arguments.file)
+    from fairway.score.coded_file import CodedFile
+    from fairway.score.compress import decompress as decompress_file
+    from fairway.score.compress import maker
+    from fairway.score.generate import read_tokenizer
+    from fairway.score.load import load_packed
+    from fairway.train.machine import choose
+
+    coded = CodedFile.from_bytes(data, str(arguments.file))
+    packed = load_packed(arguments.artifact)
+    tokenizer = read_tokenizer(packed, arguments.tokenizer)
+    machine = choose(arguments.machine)
+    content, tokens = decompress_file(
+        coded,
+        maker(packed, machine, tokenizer),
+        tokenizer=tokenizer,
+        artifact=_identity(arguments.artifact),
+        machine=machine,
+    )
+    if arguments.tokens is not None:
+        import numpy as np
+
+        write_with(arguments.tokens, lambda file: np.save(file, tokens.numpy(), allow_pickle=False))
+    write_bytes(arguments.out, content)
+    document = {"bytes": len(content), "coded_bytes": len(data), "tokens": coded.targets, "out": str(arguments.out)}
+    emit(document, f"{len(data):,} bytes became {len(content):,} in {arguments.out}", as_json=arguments.json)
+    return 0
+
+
+def _identity(artifact: Path) -> bytes:
+    return bytes.fromhex(sha256_file(artifact))[:8]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from None

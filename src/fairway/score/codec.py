@@ -1,0 +1,117 @@
+"""Coding text with a predictor: the driver's walk with a file in place of the ledger's word.
+
+Encoding and decoding are the same walk over the same plan as scoring, one window at a time. The encoder has the text and
+writes each target with the distribution that the predictor gave it. The decoder has only the file: in every window it asks
+the predictor once per target, with the unknown rest of the window filled by a constant token, reads the target, writes it
+into the window and asks again. Shapes are equal on both sides, so a causal predictor gives bit-equal distributions, and what
+comes out is the text. It cannot come out if a prediction used its own target, later text, or unnormalised mass.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, UInt32
+from torch import Tensor
+
+from fairway.score.driver import checked_distributions, cost, cut, score
+from fairway.score.ledger import Ledger
+from fairway.score.plan import Block, Windows
+from fairway.score.predictor import Predictor, WindowBatch
+from fairway.score.token_coder import TokenDecoder, TokenEncoder
+
+
+class EncodedText:
+    """Known text that is written to an encoder while it is priced."""
+
+    def __init__(self, tokens: Int[Tensor, " targets_plus_1"]) -> None:
+        """Args: tokens: the stream, on the CPU; token 0 is given, the rest are written."""
+        self.tokens = tokens
+        self.encoder = TokenEncoder()
+
+    def price(self, predictor: Predictor, windows: Windows, frontier: int) -> Float32[np.ndarray, " targets"]:
+        """Write the targets of one window and return their nats."""
+        batch = _single(cut(self.tokens, windows, frontier))
+        log_probabilities = checked_distributions(predictor, batch)[0].cpu()
+        first = int(batch.starts[0]) + batch.first_scored
+        targets = self.tokens[first + 1 : first + 1 + len(log_probabilities)]
+        for target, row in zip(targets.tolist(), log_probabilities, strict=True):
+            self.encoder.encode(target, row)
+        return cost(log_probabilities.gather(-1, targets[:, None])).flatten().numpy()
+
+
+class DecodedText:
+    """Text that comes out of a decoder target by target."""
+
+    def __init__(self, words: UInt32[np.ndarray, " words"], first: int, targets: int) -> None:
+        """Begin with the given token.
+
+        Args:
+            words: What an `EncodedText` wrote.
+            first: Token 0 of the stream, which is not coded.
+            targets: Number of targets.
+        """
+        self.tokens = torch.zeros(targets + 1, dtype=torch.int64)
+        self.tokens[0] = first
+        self.decoder = TokenDecoder(words)
+
+    def price(self, predictor: Predictor, windows: Windows, frontier: int) -> Float32[np.ndarray, " targets"]:
+        """Read the targets of one window, each after a prediction that has only the text before it."""
+        whole = _single(cut(self.tokens, windows, frontier))
+        start, length = int(whole.starts[0]), whole.inputs.shape[1]
+        nats = np.zeros(length - whole.first_scored, dtype=np.float32)
+        for column in range(whole.first_scored, length):
+            known = start + column + 1
+            batch = WindowBatch(
+                inputs=self.tokens[start : start + length][None].clone(),
+                first_scored=whole.first_scored,
+                starts=whole.starts,
+                coded=self.tokens[frontier:known].clone(),
+                coded_start=frontier,
+            )
+            row = checked_distributions(predictor, batch)[0, column - whole.first_scored].cpu()
+            token = self.decoder.decode(row)
+            self.tokens[known] = token
+            nats[column - whole.first_scored] = cost(row[token]).item()
+        return nats
+
+
+def encode(
+    predictor: Predictor,
+    tokens: Int[Tensor, " targets_plus_1"],
+    ledger: Ledger,
+    plan: Iterable[Block],
+    progress: Callable[[int], None] = lambda targets: None,
+) -> UInt32[np.ndarray, " words"]:
+    """Write the targets of ``tokens`` in the order of ``plan``; ``ledger`` gets what they should cost.
+
+    Raises:
+        ValidityError: as ``driver.score``.
+    """
+    source = EncodedText(tokens)
+    score(predictor, source, ledger, plan, windows_per_forward=1, progress=progress)
+    return source.encoder.words
+
+
+def decode(
+    predictor: Predictor,
+    words: UInt32[np.ndarray, " words"],
+    first: int,
+    targets: int,
+    plan: Iterable[Block],
+    progress: Callable[[int], None] = lambda targets: None,
+) -> Int[Tensor, " targets_plus_1"]:
+    """Read back what `encode` wrote with an equal predictor and plan.
+
+    Raises:
+        ArtifactError: the words do not belong to this predictor and plan.
+    """
+    source = DecodedText(words, first, targets)
+    ledger = Ledger(np.zeros(targets, dtype=np.uint16))
+    score(predictor, source, ledger, plan, windows_per_forward=1, progress=progress)
+    return source.tokens
+
+
+def _single(batch: WindowBatch) -> WindowBatch:
+    assert len(batch.inputs) == 1, "a coder walks one window at a time"
+    return batch

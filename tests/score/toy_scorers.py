@@ -1,0 +1,58 @@
+"""A tiny untrained network, a random stream and the passes over it, for tests of the driver and what walks with it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from fairway.config import AdaptationConfig, ModelConfig, RecurrenceConfig
+from fairway.model.gpt import GPT
+from fairway.model.initial import initialize
+from fairway.score.ledger import Ledger
+from fairway.score.neural import NeuralPredictor
+from fairway.score.plan import Block, chunk_count, chunked_plan, fixed_plan, plain_windows, sliding_windows
+from fairway.score.predictor import Predictor
+from fairway.score.sgd import AdaptedPredictor
+
+VOCAB, TARGETS, CONTEXT = 13, 60, 8
+
+
+def small_model() -> GPT:
+    config = ModelConfig(
+        vocab_size=VOCAB,
+        layers=2,
+        width=16,
+        query_heads=2,
+        kv_heads=1,
+        mlp_hidden=32,
+        rotary_channels=4,
+        exclusive_attention_layers=2,
+        recurrence=RecurrenceConfig(first=0, last=0, extra_passes=1),
+    )
+    model = GPT(config)
+    initialize(model, 0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def stream(seed: int = 0) -> torch.Tensor:
+    return torch.randint(VOCAB, (TARGETS + 1,), generator=torch.Generator().manual_seed(seed))
+
+
+def ledger() -> Ledger:
+    return Ledger(np.ones(TARGETS, dtype=np.uint16))
+
+
+def adapted() -> AdaptedPredictor:
+    config = AdaptationConfig(chunk_tokens=16, epochs=2, learning_rate=0.05, sequences_per_step=1)
+    return AdaptedPredictor(small_model(), config, context=CONTEXT, chunks=chunk_count(TARGETS, 16), rows_per_forward=4)
+
+
+WINDOWS = sliding_windows(TARGETS, CONTEXT, 3)
+PLANS: dict[str, tuple[Callable[[], Predictor], Callable[[], list[Block]]]] = {
+    "plain": (lambda: NeuralPredictor(small_model()), lambda: fixed_plan(plain_windows(TARGETS, CONTEXT))),
+    "sliding": (lambda: NeuralPredictor(small_model()), lambda: fixed_plan(WINDOWS)),
+    "adapted": (adapted, lambda: chunked_plan(WINDOWS, TARGETS, 16)),
+}
