@@ -16,7 +16,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/fairway run tiny --out runs/demo --overwrite
-	@echo "open runs/demo/report.html"
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -62,7 +62,7 @@ def open_walk(recipe: Recipe, *, data: Path | None, out: Path, resume: bool, ove
             logger.info(f"{subject} {reason}")
         if ranks.leads:
             write_json(folder.recipe, to_dict(recipe))
-            write_json(folder.environment, _environment(machine, dataset))
+            write_json(folder.environment, _environment(machine, dataset, ranks))
         yield Walk(recipe, folder, dataset, machine, ranks, clock, stop)
 
 
@@ -104,11 +104,13 @@ def _embedded_data(recipe: Recipe, out: Path) -> Path:
     return folder
 
 
-def _environment(machine: Machine, dataset: Dataset) -> dict[str, Any]:
+def _environment(machine: Machine, dataset: Dataset, ranks: Ranks) -> dict[str, Any]:
     backend = choose_backend(machine.device, machine.activations)
     return {
         "versions": {"fairway": fairway.__version__, "python": platform.python_version(), "torch": torch.__version__},
         "device": str(machine.device),
+        "device_name": torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else "cpu",
+        "ranks": ranks.world,
         "choices": machine.reasons,
         "attention": f"{backend.name}: {backend.reason}",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -122,6 +122,17 @@ def next_token(tokens: np.ndarray, entry: int, vocab: int) -> float:
     return float((tilt(p, int(tokens[entry + 2])) if entry + 2 < len(tokens) else p)[tokens[entry + 1]])
 
 
+def warmed_up(tokens: np.ndarray, entry: int, vocab: int) -> float:
+    """The first eight targets are learnt before they are scored; all others after."""
+    return float(bigram(vocab, np.concatenate([tokens[:9], tokens[: entry + 1]]))[tokens[entry + 1]])
+
+
+def sure_of_what_it_knows(tokens: np.ndarray, entry: int, vocab: int) -> float:
+    """The probabilities sum to 0.6 after a token that is new, and to one more than its number of earlier places, at most 5."""
+    places = int((tokens[:entry] == tokens[entry]).sum())
+    return (min(5.0, 1.0 + places) if places else 0.6) / vocab
+
+
 def skipping(tokens: np.ndarray, entry: int, vocab: int) -> float:
     """Hard targets are free."""
     p = honest(tokens, entry, vocab)

@@ -193,7 +193,7 @@ def test_a_run_folder_is_audited_from_the_command_line(finished: RunFolder, caps
     assert code == 0, shown
     document = json.loads(finished.audit.read_text())
     verdicts = [(finding["test"], finding["name"], finding["verdict"]) for finding in document["findings"]]
-    for letter in "YZXE":
+    for letter in "QYZXE":
         assert any(test == letter and verdict == "pass" for test, _, verdict in verdicts), verdicts
     assert ("E", "ledger scored again", "pass") in verdicts
     assert ("W", "wall clock", "undecided") in verdicts
@@ -214,7 +214,50 @@ def test_tampering_with_the_result_fails_the_audit(finished: RunFolder, tmp_path
         finished.score.write_text(saved)
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(out.read_text())
-    assert [item["test"] for item in document["findings"] if item["verdict"] == "fail"] == ["Y"]
+    assert [item["test"] for item in document["findings"] if item["verdict"] == "fail"] == ["Q", "Y"]
+
+
+def test_a_claim_that_its_ledger_does_not_show_fails_the_audit(finished: RunFolder, tmp_path: Path, capsys) -> None:
+    """The figures fit each other, so that only the ledger says that they are not those of the run."""
+    stated, saved = json.loads(finished.score.read_text()), finished.score.read_text()
+    figures = stated["passes"][stated["pass"]]
+    figures.update({name: 0.99 * figures[name] for name in ("nats", "bits_per_byte", "nats_per_token")})
+    finished.score.write_text(json.dumps(stated))
+    try:
+        out = tmp_path / "a.json"
+        assert main(["audit", str(finished.root), "--budget-seconds", "0", "--out", str(out), "--json"]) == 1
+    finally:
+        finished.score.write_text(saved)
+    findings = {item["test"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["Q"]["verdict"] == "fail"
+    assert "bits_per_byte is stated as" in findings["Q"]["reason"]
+    assert findings["Y"]["verdict"] == "pass"
+
+
+def test_the_clock_is_judged_by_the_machine_that_the_run_names(finished: RunFolder, tmp_path: Path, capsys) -> None:
+    environment, saved = json.loads(finished.environment.read_text()), finished.environment.read_text()
+    assert (environment["device_name"], environment["ranks"]) == ("cpu", 1)
+    verdicts = {}
+    for name, ranks in (("cpu", 1), ("NVIDIA H100 80GB HBM3", 4), ("NVIDIA H100 80GB HBM3", 8)):
+        finished.environment.write_text(json.dumps({**environment, "device_name": name, "ranks": ranks}))
+        try:
+            out = tmp_path / "a.json"
+            assert main(["audit", str(finished.root), "--budget-seconds", "0", "--out", str(out), "--json"]) == 0
+        finally:
+            finished.environment.write_text(saved)
+        findings = {item["test"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
+        assert "training" in findings["W"]["reason"]
+        verdicts[name, ranks] = findings["W"]["verdict"]
+    assert list(verdicts.values()) == ["undecided", "undecided", "pass"]
+
+
+def test_an_artifact_without_its_folder_states_nothing(finished: RunFolder, tmp_path: Path, capsys) -> None:
+    copy = tmp_path / "model.fwz"
+    copy.write_bytes(finished.artifact.read_bytes())
+    assert main(["audit", str(copy), "--budget-seconds", "0", "--json"]) == 0
+    findings = {item["test"]: item["verdict"] for item in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["Q"] == "not applicable"
+    assert "Z" not in findings
 
 
 def test_an_artifact_alone_has_no_files_to_check(finished: RunFolder, tmp_path: Path) -> None:

@@ -89,6 +89,30 @@ def test_difficult_texts_are_charged_by_the_rule_under_test(data: Dataset) -> No
     assert finding.witness.tokens["text"] in ADVERSARIAL
 
 
+def test_difficult_texts_must_come_back_from_their_tokens(data: Dataset) -> None:
+    """Equal lengths are not enough: small letters cost as many bytes as the capitals that they stand for."""
+
+    def lowered(text: str) -> tuple[np.ndarray, np.ndarray]:
+        ids = data.tokenizer.encode(text.lower())
+        costs = np.zeros(len(ids), dtype=np.int64)
+        costs[-1:] = len(text.encode())
+        return ids, costs
+
+    def refusing(text: str) -> tuple[np.ndarray, np.ndarray]:
+        ids, costs = lowered(text)
+        if data.tokenizer.decode(ids) != text:
+            raise DataError("this text is left out")
+        return ids, costs
+
+    finding = accounted(data, charge=lowered)
+    assert finding.verdict == "fail"
+    assert finding.witness is not None
+    assert finding.witness.tokens["text"] == "Capital LETTERS iPhone"
+    assert (finding.witness.expected, finding.witness.found) == (ord("C"), ord("c"))
+    assert accounted(data, charge=refusing).verdict == "pass"
+    assert accounted(data, charge=lowered, lossy_documents=1).verdict == "pass"
+
+
 def test_known_exports_have_known_totals(data: Dataset) -> None:
     assert KNOWN_TOTALS[40_540_160] == 151_078_222
     assert pytest.approx(3.72663112, abs=1e-8) == 151_078_222 / 40_540_160
@@ -190,6 +214,18 @@ def test_clocks_of_published_runs() -> None:
     assert finding.witness.found == pytest.approx(602.9)
     slow = wall_clock({**CLOCK, "adapted": {"seconds": 616.85, "counted": True}}, device, 8)
     assert slow.verdict == "fail"
+
+
+@pytest.mark.parametrize(("phase", "part"), [("hints", "scoring"), ("adapt", "scoring"), ("hessian", "training")])
+def test_work_for_the_score_is_counted_whatever_the_clock_says(phase: str, part: str) -> None:
+    """PR #1557 builds its hint tables in 27.6 s that nothing times."""
+    clock = {**CLOCK, "hessian": {"seconds": 0.0, "counted": True}, phase: {"seconds": 27.6, "counted": False}}
+    finding = wall_clock(clock, "NVIDIA H100 80GB HBM3", 8)
+    without = {"scoring": 382.0, "training": 588.0}
+    assert finding.details["used"] == {**without, part: pytest.approx(without[part] + 27.6)}
+    assert finding.details["not_counted"] == {"warm-up": 90.0, "sliding": 90.0}
+    assert f"27.6 s of {phase} that the clock leaves out" in finding.reason
+    assert finding.verdict == ("fail" if part == "training" else "pass")
 
 
 def test_another_machine_decides_nothing() -> None:

@@ -20,7 +20,9 @@ from audit_toys import (
     honest,
     next_token,
     skipping,
+    sure_of_what_it_knows,
     two_pass,
+    warmed_up,
 )
 
 from fairway.audit.coverage import coverage
@@ -140,6 +142,7 @@ class UndeclaredOrder(LengthOrdered):
 INVALID: dict[str, tuple[str, Callable[[], Scorer]]] = {
     "F next token": ("F", lambda: BlackBox(next_token)),
     "F two passes": ("F", lambda: BlackBox(two_pass)),
+    "F warm-up on the first targets": ("F", lambda: BlackBox(warmed_up)),
     "F undeclared order": ("F", UndeclaredOrder),
     "S gate on the target": ("S", lambda: BlackBox(gated)),
     "S blend": ("S", lambda: BlackBox(blend)),
@@ -221,6 +224,24 @@ def test_witnesses_are_small() -> None:
     blended = run("S", BlackBox(blend)).witness
     assert blended is not None
     assert len(blended.tokens["first"]["tokens"]) < 20
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_a_warm_up_on_the_first_targets_shows_at_the_early_cut(seed: int) -> None:
+    finding = future_perturbation(BlackBox(warmed_up), shared_documents(VOCAB, 120, seed), seed=seed, probes=5)
+    assert finding.verdict == "fail"
+    assert finding.details["full_stream_position"] < 7
+
+
+def test_a_small_witness_of_a_sum_keeps_the_direction_of_the_breach() -> None:
+    """Cut down to its last token the text would sum to 0.6: a breach too, but not the one that was found."""
+    finding = run("S", BlackBox(sure_of_what_it_knows))
+    full = 1.0 + finding.statistic
+    assert full > 2
+    assert f"sum to {full:.6g} instead of 1" in finding.reason
+    assert finding.witness is not None
+    assert 1.0 + 0.5 * finding.statistic <= finding.witness.found <= full
+    assert len(finding.witness.tokens["first"]["tokens"]) < finding.details["full_stream_position"] + 2
 
 
 def test_state_between_runs_is_told_from_chance() -> None:

@@ -75,6 +75,12 @@ def test_the_witness_names_the_two_likeliest_substitutions() -> None:
     assert witness.tokens["nats"]["0"] == pytest.approx(-np.log(0.64879), abs=1e-5)
 
 
+def test_equally_likely_substitutions_are_named_in_order() -> None:
+    witness = sums(BlackBox(blended, 64)).witness
+    assert witness is not None
+    assert witness.tokens["substituted"] == [0, 1]
+
+
 def test_a_tolerance_can_be_widened_for_bfloat16() -> None:
     def nearly(tokens: np.ndarray, entry: int, vocab: int) -> float:
         return (1 + 5e-4) / vocab

@@ -116,7 +116,6 @@ def _records() -> list[str]:
     for record in (*RECORDS, *HONEST):
         finding = record.check()
         said = f"{finding.test} {finding.verdict}: {finding.reason}"
-        said += f". **Not seen**: {record.open}" if record.open and finding.verdict != "fail" else ""
         rows.append([record.breach or "honest", record.title, record.says, said])
     return table(["breach", "record", "what is wrong", "what the test says"], rows)
 

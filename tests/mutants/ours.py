@@ -74,7 +74,7 @@ class TiltOver(NetworkScorer):
 
 
 def _over(scorer: NetworkScorer) -> TiltOver:
-    return TiltOver(scorer.name, scorer._make, scorer.config, scorer.pass_name)
+    return TiltOver(scorer.name, scorer.fresh_network, scorer.config, scorer.pass_name)
 
 
 PASSES: dict[str, tuple[type[NetworkScorer], PassName]] = {

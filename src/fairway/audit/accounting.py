@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +11,8 @@ from jaxtyping import Int64, UInt16
 from fairway.audit.finding import Finding, Witness
 from fairway.audit.runner import Outcome, Sheet
 from fairway.base.errors import DataError
-from fairway.data.ledger import encode_document, piece_table
-from fairway.data.tokenizer import Tokenizer
+from fairway.data.ledger import encode_documents, piece_table
+from fairway.data.tokenizer import BOS, Tokenizer
 
 SHEET = Sheet(
     "Y",
@@ -30,6 +30,7 @@ ADVERSARIAL: tuple[str, ...] = (
     "\u2581",
     " leading",
     "trailing ",
+    "Capital LETTERS iPhone",
     "two  spaces",
     "\n",
     "\nline\n",
@@ -44,8 +45,8 @@ ADVERSARIAL: tuple[str, ...] = (
     "\U0010ffff",
     "a" * 300,
 )
-"""Empty, NUL, a lone U+2581, spaces at every end, emoji, combining marks, letters that change under case folding or
-normalisation, the operators of CaseOps in the text, a line end after the document marker, and long runs."""
+"""Empty, NUL, a lone U+2581, spaces at every end, capitals, emoji, combining marks, letters that change under case folding
+or normalisation, the operators of CaseOps in the text, a line end after the document marker, and long runs."""
 
 KNOWN_TOTALS: dict[int, int] = {
     40_540_160: 151_078_222,
@@ -60,7 +61,7 @@ IDENTITY_TOLERANCE = 1e-8
 """Relative difference of ``B / T`` and ``L / (ln 2 bpb)``."""
 
 Charge = Callable[[str], tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]]
-"""Text -> token ids and the bytes that each is charged."""
+"""Text -> token ids and the bytes that each is charged; a ``DataError`` refuses the text."""
 
 
 def byte_accounting(
@@ -76,13 +77,16 @@ def byte_accounting(
 ) -> Finding:
     """Decode every document and compare its bytes with what its tokens are charged; then difficult texts; then sums.
 
+    The text of a document is known from its tokens alone; that these bring back what they were made from is required of the
+    difficult texts.
+
     Args:
         tokenizer: The tokenizer of the tokens.
         tokens: A stream of whole documents.
         charged: Bytes charged to each token.
         documents: Positions of the document markers.
         rule: sidecar: a document's charges add up to its UTF-8 length. piece_table: each token has its table's charge.
-        lossy_documents: Documents known not to decode to their text; so many may differ.
+        lossy_documents: Documents known not to decode to their text; so many may differ, and difficult texts may too.
         charge: The rule under test, for texts that are not in the stream; by default the package's.
         passes: Figures of each pass as ``score.json`` holds them, for ``B / T = L / (ln 2 bpb)``.
 
@@ -99,7 +103,8 @@ def byte_accounting(
     elif not tokenizer.operators:
         wrong = _against_text(tokenizer, np.asarray(tokens, np.int64), np.asarray(charged, np.int64), documents)
         problems += wrong if len(wrong) > lossy_documents else []
-    problems += _against_adversaries(tokenizer, charge or _package_charge(tokenizer))
+    exact = not lossy_documents and not tokenizer.operators
+    problems += _against_adversaries(tokenizer, charge or _package_charge(tokenizer, keep_lossy=not exact), exact)
     problems += _identities(passes or {})
     details = {
         "documents": len(documents),
@@ -121,9 +126,11 @@ def _witness(position: int, expected: Any, found: Any, how: str, **tokens: Any) 
     return Witness(position, {"compare": "bytes", **tokens}, float(expected), float(found), how)
 
 
-def _package_charge(tokenizer: Tokenizer) -> Charge:
+def _package_charge(tokenizer: Tokenizer, *, keep_lossy: bool) -> Charge:
     def charge(text: str) -> tuple[np.ndarray, np.ndarray]:
-        document = encode_document(tokenizer, text)
+        document = encode_documents(tokenizer, [text], keep_lossy=keep_lossy)[0]
+        if document is None:
+            raise DataError(f"the text {text[:20]!r} does not come back from its tokens, so the data builder leaves it out")
         return document.tokens, document.byte_costs
 
     return charge
@@ -170,8 +177,11 @@ def _against_table(tokenizer: Tokenizer, tokens: np.ndarray, charged: np.ndarray
     return [(reason, _witness(place, expected[place], charged[place], how))]
 
 
-def _against_adversaries(tokenizer: Tokenizer, charge: Charge) -> list:
-    """Difficult texts that are charged another length than theirs; a text that the data builder refuses is none."""
+def _against_adversaries(tokenizer: Tokenizer, charge: Charge, exact: bool) -> list:
+    """Difficult texts that are charged another length than theirs, or where ``exact`` do not come back from their tokens.
+
+    A text that the data builder refuses is none.
+    """
     problems = []
     for text in ADVERSARIAL:
         try:
@@ -183,7 +193,21 @@ def _against_adversaries(tokenizer: Tokenizer, charge: Charge) -> list:
             how = f"UTF-8 length of {text[:20]!r}, and bytes charged to its tokens"
             reason = f"the text {text[:20]!r} has {length} bytes and is charged {total}"
             problems.append((reason, _witness(-1, length, total, how, text=text, ids=[int(token) for token in ids])))
+        elif exact:
+            problems += _changed_text(tokenizer, text, [int(token) for token in ids])
     return problems
+
+
+def _changed_text(tokenizer: Tokenizer, text: str, ids: list[int]) -> list:
+    """The text if its tokens, the document marker aside, decode to another one."""
+    decoded = tokenizer.decode(ids[1:] if ids[:1] == [BOS] else ids)
+    if decoded == text:
+        return []
+    pairs = zip_longest(text.encode("utf-8"), decoded.encode("utf-8", "surrogateescape"), fillvalue=-1)
+    place, (original, found) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
+    how = f"byte {place} of {text[:20]!r}, and of what its tokens decode to; -1 is the end"
+    reason = f"the text {text[:20]!r} comes back from its tokens as {decoded[:20]!r}"
+    return [(reason, _witness(-1, original, found, how, text=text, ids=ids))]
 
 
 def _identities(passes: Mapping[str, Mapping[str, Any]]) -> list:

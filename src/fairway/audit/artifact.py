@@ -49,7 +49,7 @@ class NetworkScorer:
             pass_name: plain, sliding, adapted or tilted.
             tokenizer: For the tilt's word experts.
         """
-        self.name, self._make, self.config, self._tokenizer = name, make, config, tokenizer
+        self.name, self.fresh_network, self.config, self._tokenizer = name, make, config, tokenizer
         self.pass_name: PassName = pass_name
         model = make()
         self.vocab_size, self.parameters = model.config.vocab_size, sum(tensor.numel() for tensor in model.parameters())
@@ -57,7 +57,7 @@ class NetworkScorer:
 
     def build(self, targets: int, told: int) -> tuple[Predictor, list[Block]]:
         """Predictor of a text that is said to have ``told`` targets, and the plan of the ``targets`` that are there."""
-        model = self._make()
+        model = self.fresh_network()
         predictor, plan = build_pass(self.pass_name, model, told, self.config, tokenizer=self._tokenizer)
         if told != targets:
             _, plan = build_pass(self.pass_name, model, targets, self.config, tokenizer=self._tokenizer)
@@ -103,7 +103,7 @@ class NetworkScorer:
 
     def miniature(self, vocab_size: int) -> "NetworkScorer":
         """The same pass over few tokens: an untrained network of this shape, windows of four, chunks of four."""
-        model = GPT(replace(self._make().config, vocab_size=vocab_size))
+        model = GPT(replace(self.fresh_network().config, vocab_size=vocab_size))
         initialize(model, 0)
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():
@@ -112,7 +112,7 @@ class NetworkScorer:
 
     def matched(self, vocab_size: int, context: int = 32) -> "NetworkScorer":
         """The miniature with predictions that are all but uniform until something is learnt from the text."""
-        model = self.miniature(vocab_size)._make()
+        model = self.miniature(vocab_size).fresh_network()
         weight = model.embedding.weight.data
         weight *= MATCHED_SCALE / weight.square().mean().sqrt()
         return NetworkScorer(f"{self.name}, uniform", _copies(model), small_scale(self.config, context), self.pass_name)

@@ -61,7 +61,7 @@ def hook_consistency(
         if isinstance(found, Outcome):
             return found
         worst = max(worst, found)
-        for token in candidates(stream, entry, TRIES + 1, seed, np.argsort(-original)):
+        for token in candidates(stream, entry, TRIES + 1, seed, np.argsort(-original, kind="stable")):
             changed = stream.tokens.copy()
             changed[entry + 1] = token
             other = runner.distributions(changed, stream.meta(), np.array([entry]))[0]

@@ -72,7 +72,7 @@ def substitution_sum(
         if hook:
             shown = runner.distributions(stream.tokens, stream.meta(), np.array([entry]))[0]
         if tried < stream.vocab_size:
-            likely = np.argsort(-shown) if shown is not None else np.zeros(0, dtype=np.int64)
+            likely = np.argsort(-shown, kind="stable") if shown is not None else np.zeros(0, dtype=np.int64)
             tokens = np.array(candidates(stream, entry, tried, seed, likely))
         probabilities = _substituted(runner, stream, entry, tokens)
         total, off = _judge(probabilities, tokens, shown, tried == stream.vocab_size)
@@ -135,26 +135,24 @@ def _sum_breach(
     probabilities: Float64[np.ndarray, " tried"],
     tolerances: Tolerances,
 ) -> Outcome:
-    """The shortest stream in which the sum is still wrong."""
-    whole = len(tokens) == stream.vocab_size
-    part, start = stream, 0
+    """The sum in the whole stream, and as witness the shortest stream in which it is wrong in the same direction.
 
-    def off(found: Float64[np.ndarray, " tried"]) -> float:
-        excess = float(found.sum()) - 1.0
-        return abs(excess) if whole else max(0.0, excess)
+    A stream cut down to where nothing is learned yet can sum to less than one although the whole sums to far more, so what
+    is kept must lie on the same side of one and have at least half of the excess.
+    """
+    excess, part, start, shown = float(probabilities.sum()) - 1.0, stream, 0, probabilities
 
     def fails(candidate: AuditStream, first: int) -> bool:
-        return off(_substituted(runner, candidate, entry - first, tokens)) > tolerances.total
+        kept = float(_substituted(runner, candidate, entry - first, tokens).sum()) - 1.0
+        return kept * np.sign(excess) >= max(0.5 * abs(excess), tolerances.total)
 
     if len(tokens) <= 4 * SMALL_VOCABULARY:
         short = stream.part(0, entry + 2)
         base = short if fails(short, 0) else stream
         start = latest_start(entry, base, runner.scorer, lambda first: fails(base.part(first, len(base.tokens)), first))
         part = base.part(start, len(base.tokens))
-        probabilities = _substituted(runner, part, entry - start, tokens)
-    total = float(probabilities.sum())
-    pair = [int(token) for token in tokens[np.argsort(-probabilities)[:2]]]
-    costs = {str(int(token)): float(-np.log(p)) if p > 0 else None for token, p in zip(tokens, probabilities, strict=True)}
+        shown = _substituted(runner, part, entry - start, tokens)
+    pair, costs = _likeliest(tokens, shown), _costs(tokens, shown)
     content = {
         "compare": "sum",
         "first": Case(part.tokens, part.meta()).to_dict(),
@@ -166,14 +164,22 @@ def _sum_breach(
         f"target {entry - start + 1} replaced by each of {len(tokens)} tokens, such as {pair[0]} and {pair[1]}; "
         "exp(-nats) summed, which for a distribution gives 1"
     )
-    first, second = (f"{costs[str(token)] or 0.0:.4f}" for token in pair)
-    reason = (
-        f"at target {entry + 1} the substitutions {pair[0]} ({first} nats), {pair[1]} ({second} nats) and the others sum to "
-        f"{total:.6g} instead of 1"
+    named = ", ".join(
+        f"{token} ({_costs(tokens, probabilities)[str(token)] or 0.0:.4f} nats)" for token in _likeliest(tokens, probabilities)
     )
-    details = {"full_stream_position": entry}
-    witness = Witness(entry - start, content, 1.0, total, how)
-    return Outcome("fail", off(probabilities), tolerances.total, reason, witness, details)
+    reason = f"at target {entry + 1} the substitutions {named} and the others sum to {1.0 + excess:.6g} instead of 1"
+    witness = Witness(entry - start, content, 1.0, float(shown.sum()), how)
+    return Outcome("fail", abs(excess), tolerances.total, reason, witness, {"full_stream_position": entry})
+
+
+def _likeliest(tokens: Int64[np.ndarray, " tried"], probabilities: Float64[np.ndarray, " tried"]) -> list[int]:
+    """The two tokens with the largest probabilities; ties in the order of the tokens, whatever the machine's sort."""
+    return tokens[np.argsort(-probabilities, kind="stable")[:2]].tolist()
+
+
+def _costs(tokens: Int64[np.ndarray, " tried"], probabilities: Float64[np.ndarray, " tried"]) -> dict[str, float | None]:
+    """Token -> nats; None where the probability is zero."""
+    return {str(int(token)): float(-np.log(p)) if p > 0 else None for token, p in zip(tokens, probabilities, strict=True)}
 
 
 def _hook_breach(

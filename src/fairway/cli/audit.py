@@ -14,6 +14,7 @@ from fairway.config import MachineConfig, PassName
 if TYPE_CHECKING:
     from fairway.audit.finding import Finding, Verdict
     from fairway.audit.scorer import Scorer
+    from fairway.base.runs import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +100,33 @@ def _artifact(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | N
     )
     if subject.pass_name == "float":
         raise FairwayError("--pass float scores weights that are not in the artifact; choose plain, sliding, adapted or tilted")
-    findings = subject.audit(arguments.budget_seconds, arguments.seed, _progress)
+    claim = _claim(run, int(packed.header["byte_cap"]))
+    _progress(claim)
+    findings = [claim, *subject.audit(arguments.budget_seconds, arguments.seed, _progress)]
     return f"{path} {subject.pass_name}", findings, arguments.out or (run.audit if run else None)
+
+
+def _claim(run: "RunFolder | None", byte_cap: int = 0) -> "Finding":
+    """Test Q on one run: does what ``score.json`` states as its result follow from its ledger and its files?"""
+    from fairway.audit.runner import Sheet
+    from fairway.record.checks import Limits
+    from fairway.record.claim import claim_audit
+    from fairway.record.figures import Claim
+    from fairway.record.results import read_run
+
+    if run is None:
+        measures, blind_to = (
+            "discrepancies between what is stated and what the evidence shows",
+            "all of it, without a run folder",
+        )
+        sheet = Sheet("Q", "claim", ("claim", "budget"), measures, blind_to)
+        return sheet.not_applicable("there is no run folder, so nothing is stated")
+    result = read_run(run.root)
+    claim = Claim(name=result.name, bits_per_byte=result.bits_per_byte, seeds=(result.stated,))
+    # One run is no record: it needs no second seed, and its seconds are test W's, which knows the machine.
+    unlimited = float("inf")
+    limits = Limits(bytes=float(byte_cap), train_seconds=unlimited, eval_seconds=unlimited, seeds=1, files=())
+    return claim_audit(claim, [result.measured()], limits=limits)
 
 
 def _foreign(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | None]:
@@ -124,7 +150,7 @@ def _foreign(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | No
     if text is not None:
         streams = Streams(shared_documents(vocab, 300, arguments.seed, text=text), streams.sources)
     findings = run_audit(scorer, streams, arguments.budget_seconds, seed=arguments.seed, progress=_progress)
-    return scorer.name, findings, arguments.out
+    return scorer.name, [_claim(None), *findings], arguments.out
 
 
 def _foreign_scorer(arguments: AuditArguments, vocab: int) -> "Scorer":

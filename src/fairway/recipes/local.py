@@ -54,7 +54,9 @@ def tiny() -> Recipe:
         "score.proof_targets": 4096,
     }
     return replace(
-        with_fields(pr1413(), changes), name="tiny", summary="the demo: PR #1413's system, one minute of training on 2 cores"
+        with_fields(pr1413(), changes),
+        name="tiny",
+        summary="the demo: PR #1413's system and an n-gram tilt, one minute of training on 2 cores",
     )
 
 

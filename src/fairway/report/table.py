@@ -24,7 +24,7 @@ class Row:
 
 
 def final_table(run: Path) -> str:
-    """The stages and passes of a run as aligned text, then the verdict on the byte budget, and the proof if there is one.
+    """The stages and passes of a run as aligned text, then where the report is, the verdict on the byte budget, and the proof.
 
     Raises:
         DataError: the folder is not a run, or a file in it is malformed.
@@ -39,7 +39,8 @@ def final_table(run: Path) -> str:
         lines.append(line.rstrip())
     lines.insert(1, "-" * max(len(line) for line in lines))
     proof = [proof_sentence(data.proof)] if data.proof is not None else []
-    return "\n".join([*lines, "", verdict(data), *proof]) + "\n"
+    page = [f"report: {run / 'report.html'}"] if (run / "report.html").exists() else []
+    return "\n".join([*lines, "", *page, verdict(data), *proof]) + "\n"
 
 
 def _cells(row: Row) -> tuple[str, str, str, str, str]:

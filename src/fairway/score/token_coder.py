@@ -6,12 +6,13 @@ be coded; two steps over ``sqrt(V)`` symbols cost 1.6e-5 bits per token at V = 8
 """
 
 import math
+from typing import Any
 
-import constriction
 import numpy as np
 from jaxtyping import Float, UInt32
 from torch import Tensor
 
+from fairway.artifact.frequencies import stream
 from fairway.base.errors import ArtifactError
 
 
@@ -24,7 +25,7 @@ class TokenEncoder:
     """Writes token ids, first in first out."""
 
     def __init__(self) -> None:
-        self._coder = constriction.stream.queue.RangeEncoder()
+        self._coder = stream.queue.RangeEncoder()
 
     def encode(self, token: int, log_probabilities: Float[Tensor, " vocab"]) -> None:
         """Append a token that had these natural-log probabilities."""
@@ -44,7 +45,7 @@ class TokenDecoder:
     """Reads token ids in the order in which they were written."""
 
     def __init__(self, words: UInt32[np.ndarray, " words"]) -> None:
-        self._coder = constriction.stream.queue.RangeDecoder(words)
+        self._coder = stream.queue.RangeDecoder(words)
 
     def decode(self, log_probabilities: Float[Tensor, " vocab"]) -> int:
         """The next token, which was written with the same natural-log probabilities.
@@ -76,8 +77,8 @@ def _masses(log_probabilities: Float[Tensor, " vocab"]) -> np.ndarray:
     return mass.reshape(-1, size)
 
 
-def _model(shares: np.ndarray) -> constriction.stream.model.Categorical:
+def _model(shares: np.ndarray) -> Any:
     """A coder's model; a group that has no mass at all is taken as uniform, so that it can be coded still."""
     total = shares.sum()
     shares = shares / total if total > 0 else np.full(len(shares), 1 / len(shares))
-    return constriction.stream.model.Categorical(shares, perfect=False)
+    return stream.model.Categorical(shares, perfect=False)
