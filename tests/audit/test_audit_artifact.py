@@ -219,7 +219,8 @@ def test_tampering_with_the_result_fails_the_audit(finished: RunFolder, tmp_path
 
 def test_a_claim_that_its_ledger_does_not_show_fails_the_audit(finished: RunFolder, tmp_path: Path, capsys) -> None:
     """The figures fit each other, so that only the ledger says that they are not those of the run."""
-    stated, saved = json.loads(finished.score.read_text()), finished.score.read_text()
+    saved = finished.score.read_text()
+    stated = json.loads(saved)
     figures = stated["passes"][stated["pass"]]
     figures.update({name: 0.99 * figures[name] for name in ("nats", "bits_per_byte", "nats_per_token")})
     finished.score.write_text(json.dumps(stated))
@@ -234,8 +235,20 @@ def test_a_claim_that_its_ledger_does_not_show_fails_the_audit(finished: RunFold
     assert findings["Y"]["verdict"] == "pass"
 
 
+def test_a_claim_without_its_ledger_is_undecided(finished: RunFolder, tmp_path: Path, capsys) -> None:
+    kept = finished.ledger.rename(tmp_path / "kept.npz")
+    try:
+        assert main(["audit", str(finished.root), "--budget-seconds", "0", "--out", str(tmp_path / "a.json"), "--json"]) == 0
+    finally:
+        kept.rename(finished.ledger)
+    findings = {item["test"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["Q"]["verdict"] == "undecided"
+    assert "cannot be recomputed" in findings["Q"]["reason"]
+
+
 def test_the_clock_is_judged_by_the_machine_that_the_run_names(finished: RunFolder, tmp_path: Path, capsys) -> None:
-    environment, saved = json.loads(finished.environment.read_text()), finished.environment.read_text()
+    saved = finished.environment.read_text()
+    environment = json.loads(saved)
     assert (environment["device_name"], environment["ranks"]) == ("cpu", 1)
     verdicts = {}
     for name, ranks in (("cpu", 1), ("NVIDIA H100 80GB HBM3", 4), ("NVIDIA H100 80GB HBM3", 8)):

@@ -350,7 +350,7 @@ MUTANTS = (
     Mutant("V9", WithinWord, "causal", "SHO"),
     Mutant("V9", WordStart, "causal", "SHO"),
     Mutant("V10", ByteSpreading, "normalised", "SK", hidden=True),
-    Mutant("V12", WarmUp, "score before update", "SHO"),
+    Mutant("V12", WarmUp, "score before update", "SHOF"),
     Mutant("V13", LookbackAcross, "causal", "P"),
     Mutant("V14", StreamHints, "single pass", "GKFO"),
     Mutant("V14", UndeclaredOrder, "causal", "F"),

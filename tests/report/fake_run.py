@@ -13,7 +13,7 @@ HOSTILE = (
     "</pre><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'single' "
     "\x00\x07\x1b[31m \x7f\x85 \u202e \ud800 \ufffe {{ 7 * 7 }} $x_1$"
 )
-FILES = ("environment.json", "metrics.jsonl", "score.json", "ledger.npz", "tensors.json", "samples.json")
+FILES = ("environment.json", "metrics.jsonl", "score.json", "ledger.npz", "tensors.json", "samples.json", "proof.json")
 PASSES = ("float", "plain", "sliding", "adapted")
 
 
@@ -51,6 +51,8 @@ def make_run(
         write(folder / "score.json", make_score(ledger, tensors, chosen, passes, cap))
     if "samples.json" in files:
         write(folder / "samples.json", make_samples())
+    if "proof.json" in files:
+        write(folder / "proof.json", make_proof())
     return folder
 
 
@@ -212,6 +214,19 @@ def make_score(ledger: dict[str, np.ndarray], tensors: list[dict], chosen, passe
         "recipe": chosen.name,
         "data_fingerprint": "sha256:" + "9ab3" * 16,
         "partial": True,
+    }
+
+
+def make_proof() -> dict:
+    return {
+        "pass_name": "adapted",
+        "targets": 4096,
+        "text_bytes": 9770,
+        "blocks": 4,
+        "coded_bytes": 2853,
+        "decoded_exactly": 2,
+        "coded_bits_per_byte": 2.26325,
+        "scored_bits_per_byte": 2.26154,
     }
 
 

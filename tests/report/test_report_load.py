@@ -64,6 +64,7 @@ def edit_json(path, change):
         ("tensors.json", lambda c: c[0].update(shape=[2, -1]), r"tensors\.json\[0\]: field 'shape' is \[2, -1\]"),
         ("tensors.json", lambda c: c[0].update(entropy_bits=90000.0), r"field 'entropy_bits' .*bits per weight"),
         ("tensors.json", lambda c: c[0].update(rms_error=-1.0), r"field 'rms_error' is -1\.0; it must be at least 0"),
+        ("proof.json", lambda c: c.update(decoded_exactly=0), r"field 'decoded_exactly' is 0; it must be a whole number of at"),
         ("samples.json", lambda c: c[1].update(text=7), r"samples\.json\[1\]: field 'text' is 7; it must be text"),
         ("samples.json", lambda c: c.append("loose"), r"samples\.json\[3\] is a text; it must be an object"),
     ],
@@ -75,7 +76,9 @@ def test_malformed_field_is_named_with_its_file(full_run, name, change, message)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["recipe.json", "environment.json", "score.json", "tensors.json", "samples.json"])
+@pytest.mark.parametrize(
+    "name", ["recipe.json", "environment.json", "score.json", "tensors.json", "samples.json", "proof.json"]
+)
 def test_truncated_json_is_refused(full_run, name):
     content = (full_run / name).read_bytes()
     (full_run / name).write_bytes(content[: len(content) // 2])

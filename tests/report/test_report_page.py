@@ -83,8 +83,10 @@ def test_full_page_shows_every_record(full_source):
     assert "Size within budget: 503,442 of 1,000,000 bytes" in words
     assert "871,440 parameters" in words
     assert "scaled_dot_product" in words
+    assert "proved by decoding 4,096 targets" in words
+    assert "2.26325" in words
     assert "None was set by hand" in words
-    assert '"chunk_tokens": 4096' in words
+    assert '"chunk_tokens": 1024' in words
     assert "Not in this run folder" not in words
     assert "``" not in words
 

@@ -130,7 +130,7 @@ def _package_charge(tokenizer: Tokenizer, *, keep_lossy: bool) -> Charge:
     def charge(text: str) -> tuple[np.ndarray, np.ndarray]:
         document = encode_documents(tokenizer, [text], keep_lossy=keep_lossy)[0]
         if document is None:
-            raise DataError(f"the text {text[:20]!r} does not come back from its tokens, so the data builder leaves it out")
+            raise DataError(f"the text {text[:30]!r} does not come back from its tokens, so the data builder leaves it out")
         return document.tokens, document.byte_costs
 
     return charge
@@ -190,8 +190,8 @@ def _against_adversaries(tokenizer: Tokenizer, charge: Charge, exact: bool) -> l
             continue
         length, total = len(text.encode("utf-8")), int(np.asarray(costs, dtype=np.int64).sum())
         if length != total:
-            how = f"UTF-8 length of {text[:20]!r}, and bytes charged to its tokens"
-            reason = f"the text {text[:20]!r} has {length} bytes and is charged {total}"
+            how = f"UTF-8 length of {text[:30]!r}, and bytes charged to its tokens"
+            reason = f"the text {text[:30]!r} has {length} bytes and is charged {total}"
             problems.append((reason, _witness(-1, length, total, how, text=text, ids=[int(token) for token in ids])))
         elif exact:
             problems += _changed_text(tokenizer, text, [int(token) for token in ids])
@@ -205,8 +205,8 @@ def _changed_text(tokenizer: Tokenizer, text: str, ids: list[int]) -> list:
         return []
     pairs = zip_longest(text.encode("utf-8"), decoded.encode("utf-8", "surrogateescape"), fillvalue=-1)
     place, (original, found) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
-    how = f"byte {place} of {text[:20]!r}, and of what its tokens decode to; -1 is the end"
-    reason = f"the text {text[:20]!r} comes back from its tokens as {decoded[:20]!r}"
+    how = f"byte {place} of {text[:30]!r}, and of what its tokens decode to; -1 is the end"
+    reason = f"the text {text[:30]!r} comes back from its tokens as {decoded[:30]!r}"
     return [(reason, _witness(-1, original, found, how, text=text, ids=ids))]
 
 

@@ -144,7 +144,7 @@ def _sum_breach(
 
     def fails(candidate: AuditStream, first: int) -> bool:
         kept = float(_substituted(runner, candidate, entry - first, tokens).sum()) - 1.0
-        return kept * np.sign(excess) >= max(0.5 * abs(excess), tolerances.total)
+        return kept * math.copysign(1.0, excess) >= max(0.5 * abs(excess), tolerances.total)
 
     if len(tokens) <= 4 * SMALL_VOCABULARY:
         short = stream.part(0, entry + 2)

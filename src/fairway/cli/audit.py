@@ -1,7 +1,7 @@
 """``fairway audit``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,26 +107,33 @@ def _artifact(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | N
 
 
 def _claim(run: "RunFolder | None", byte_cap: int = 0) -> "Finding":
-    """Test Q on one run: does what ``score.json`` states as its result follow from its ledger and its files?"""
+    """Test Q on one run: does what ``score.json`` states follow from its ledger and its files? The worst of its passes."""
     from fairway.audit.runner import Sheet
+    from fairway.base.files import read_json
     from fairway.record.checks import Limits
     from fairway.record.claim import claim_audit
     from fairway.record.figures import Claim
     from fairway.record.results import read_run
 
     if run is None:
-        measures, blind_to = (
-            "discrepancies between what is stated and what the evidence shows",
-            "all of it, without a run folder",
-        )
-        sheet = Sheet("Q", "claim", ("claim", "budget"), measures, blind_to)
+        measures = "discrepancies between what is stated and what the evidence shows"
+        sheet = Sheet("Q", "claim", ("claim", "budget"), measures, "all of it, for there is no run folder")
         return sheet.not_applicable("there is no run folder, so nothing is stated")
-    result = read_run(run.root)
-    claim = Claim(name=result.name, bits_per_byte=result.bits_per_byte, seeds=(result.stated,))
     # One run is no record: it needs no second seed, and its seconds are test W's, which knows the machine.
     unlimited = float("inf")
     limits = Limits(bytes=float(byte_cap), train_seconds=unlimited, eval_seconds=unlimited, seeds=1, files=())
-    return claim_audit(claim, [result.measured()], limits=limits)
+    results = [read_run(run.root)]
+    results += [read_run(run.root, name) for name in read_json(run.score)["passes"] if name != results[0].pass_name]
+    findings = []
+    for result in results:
+        claim = Claim(name=f"pass {result.pass_name}", bits_per_byte=result.bits_per_byte, seeds=(result.stated,))
+        findings.append(claim_audit(claim, [result.measured()], limits=limits))
+    found = next((finding for finding in findings if finding.verdict == "fail"), findings[0])
+    if found.verdict == "fail":
+        return found
+    if not run.ledger.exists():
+        return replace(found, verdict="undecided", reason=f"{run.ledger} does not exist, so the losses cannot be recomputed")
+    return replace(found, reason=f"every stated figure of {len(results)} passes follows from the ledger and the files")
 
 
 def _foreign(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | None]:

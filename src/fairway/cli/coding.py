@@ -1,6 +1,7 @@
 """``fairway prove``, ``compress`` and ``decompress``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,19 @@ from fairway.config import MachineConfig
 def _one_thread() -> MachineConfig:
     """Coder and decoder need equal arithmetic, which one thread gives on machines with any number of cores."""
     return MachineConfig(threads=1)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int], None]]:
+    """A count of tokens on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="token", unit_scale=True, disable=None) as bar:
+
+        def show(done: int) -> None:
+            bar.update(done - bar.n)
+
+        yield show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +69,16 @@ def prove(argv: Sequence[str]) -> int:
     folder = RunFolder(target if target.is_dir() else target.parent)
     packed = load_packed(folder.artifact if target.is_dir() else target)
     out = RunFolder(arguments.out or folder.root)
-    proof = prove_text(
-        packed,
-        Dataset.open(folder.data_folder(arguments.data)),
-        pass_name=checked_pass(arguments.pass_name, packed),
-        targets=arguments.tokens,
-        machine=choose(arguments.machine),
-        keep=out.coded,
-    )
+    with _progress("encode") as progress:
+        proof = prove_text(
+            packed,
+            Dataset.open(folder.data_folder(arguments.data)),
+            pass_name=checked_pass(arguments.pass_name, packed),
+            targets=arguments.tokens,
+            machine=choose(arguments.machine),
+            keep=out.coded,
+            progress=progress,
+        )
     write_json(out.proof, proof.to_dict())
     emit(proof.to_dict(), proof_sentence(read_proof(out.proof)), as_json=arguments.json)
     return 0
@@ -100,14 +116,16 @@ def compress(argv: Sequence[str]) -> int:
     packed = load_packed(arguments.artifact)
     tokenizer = read_tokenizer(packed, arguments.tokenizer)
     machine = choose(arguments.machine)
-    coded = compress_bytes(
-        content,
-        maker(packed, machine, tokenizer),
-        checked_pass(arguments.pass_name, packed),
-        tokenizer=tokenizer,
-        artifact=_identity(arguments.artifact),
-        machine=machine,
-    )
+    with _progress("encode") as progress:
+        coded = compress_bytes(
+            content,
+            maker(packed, machine, tokenizer),
+            checked_pass(arguments.pass_name, packed),
+            tokenizer=tokenizer,
+            artifact=_identity(arguments.artifact),
+            machine=machine,
+            progress=progress,
+        )
     data = coded.to_bytes()
     write_bytes(arguments.out, data)
     document = {"bytes": len(content), "coded_bytes": len(data), "tokens": coded.targets, "out": str(arguments.out)}
@@ -150,13 +168,15 @@ def decompress(argv: Sequence[str]) -> int:
     packed = load_packed(arguments.artifact)
     tokenizer = read_tokenizer(packed, arguments.tokenizer)
     machine = choose(arguments.machine)
-    content, tokens = decompress_file(
-        coded,
-        maker(packed, machine, tokenizer),
-        tokenizer=tokenizer,
-        artifact=_identity(arguments.artifact),
-        machine=machine,
-    )
+    with _progress("decode") as progress:
+        content, tokens = decompress_file(
+            coded,
+            maker(packed, machine, tokenizer),
+            tokenizer=tokenizer,
+            artifact=_identity(arguments.artifact),
+            machine=machine,
+            progress=progress,
+        )
     if arguments.tokens is not None:
         import numpy as np
 

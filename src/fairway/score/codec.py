@@ -20,13 +20,21 @@ from fairway.score.plan import Block, Windows
 from fairway.score.predictor import Predictor, WindowBatch
 from fairway.score.token_coder import TokenDecoder, TokenEncoder
 
+Progress = Callable[[int], None]
+"""Told the number of targets done so far."""
+
+
+def silent(targets: int) -> None:
+    """Report no progress."""
+
 
 class EncodedText:
     """Known text that is written to an encoder while it is priced."""
 
-    def __init__(self, tokens: Int[Tensor, " targets_plus_1"]) -> None:
-        """Args: tokens: the stream, on the CPU; token 0 is given, the rest are written."""
+    def __init__(self, tokens: Int[Tensor, " targets_plus_1"], progress: Progress = silent) -> None:
+        """Args: tokens: the stream, on the CPU; token 0 is given, the rest are written; progress: told how many are."""
         self.tokens = tokens
+        self.progress = progress
         self.encoder = TokenEncoder()
 
     def price(self, predictor: Predictor, windows: Windows, frontier: int) -> Float32[np.ndarray, " targets"]:
@@ -37,20 +45,23 @@ class EncodedText:
         targets = self.tokens[first + 1 : first + 1 + len(log_probabilities)]
         for target, row in zip(targets.tolist(), log_probabilities, strict=True):
             self.encoder.encode(target, row)
+        self.progress(first + len(targets))
         return cost(log_probabilities.gather(-1, targets[:, None])).flatten().numpy()
 
 
 class DecodedText:
     """Text that comes out of a decoder target by target."""
 
-    def __init__(self, words: UInt32[np.ndarray, " words"], first: int, targets: int) -> None:
+    def __init__(self, words: UInt32[np.ndarray, " words"], first: int, targets: int, progress: Progress = silent) -> None:
         """Begin with the given token.
 
         Args:
             words: What an `EncodedText` wrote.
             first: Token 0 of the stream, which is not coded.
             targets: Number of targets.
+            progress: Called with the number of targets read so far.
         """
+        self.progress = progress
         self.tokens = torch.zeros(targets + 1, dtype=torch.int64)
         self.tokens[0] = first
         self.decoder = TokenDecoder(words)
@@ -72,6 +83,7 @@ class DecodedText:
             row = checked_distributions(predictor, batch)[0, column - whole.first_scored].cpu()
             token = self.decoder.decode(row)
             self.tokens[known] = token
+            self.progress(known)
             nats[column - whole.first_scored] = cost(row[token]).item()
         return nats
 
@@ -81,15 +93,15 @@ def encode(
     tokens: Int[Tensor, " targets_plus_1"],
     ledger: Ledger,
     plan: Iterable[Block],
-    progress: Callable[[int], None] = lambda targets: None,
+    progress: Progress = silent,
 ) -> UInt32[np.ndarray, " words"]:
     """Write the targets of ``tokens`` in the order of ``plan``; ``ledger`` gets what they should cost.
 
     Raises:
         ValidityError: as ``driver.score``.
     """
-    source = EncodedText(tokens)
-    score(predictor, source, ledger, plan, windows_per_forward=1, progress=progress)
+    source = EncodedText(tokens, progress)
+    score(predictor, source, ledger, plan, windows_per_forward=1)
     return source.encoder.words
 
 
@@ -99,16 +111,16 @@ def decode(
     first: int,
     targets: int,
     plan: Iterable[Block],
-    progress: Callable[[int], None] = lambda targets: None,
+    progress: Progress = silent,
 ) -> Int[Tensor, " targets_plus_1"]:
     """Read back what `encode` wrote with an equal predictor and plan.
 
     Raises:
         ArtifactError: the words do not belong to this predictor and plan.
     """
-    source = DecodedText(words, first, targets)
+    source = DecodedText(words, first, targets, progress)
     ledger = Ledger(np.zeros(targets, dtype=np.uint16))
-    score(predictor, source, ledger, plan, windows_per_forward=1, progress=progress)
+    score(predictor, source, ledger, plan, windows_per_forward=1)
     return source.tokens
 
 

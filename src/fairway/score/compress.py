@@ -16,7 +16,7 @@ from fairway.base.errors import ArtifactError, DataError
 from fairway.base.log import logger
 from fairway.config import PassName
 from fairway.data.tokenizer import BOS, Tokenizer
-from fairway.score.codec import decode, encode
+from fairway.score.codec import Progress, decode, encode, silent
 from fairway.score.coded_file import CodedFile, arithmetic, digest
 from fairway.score.ledger import Ledger
 from fairway.score.load import PackedModel
@@ -25,13 +25,8 @@ from fairway.score.plan import Block
 from fairway.score.predictor import Predictor
 from fairway.train.machine import Machine
 
-Progress = Callable[[int], None]
 Maker = Callable[[PassName, int], tuple[Predictor, list[Block]]]
 """Fresh predictor and plan of a pass over so many targets."""
-
-
-def silent(targets: int) -> None:
-    """Report no progress."""
 
 
 def maker(packed: PackedModel, machine: Machine, tokenizer: Tokenizer) -> Maker:

@@ -23,8 +23,9 @@ from fairway.base.log import logger
 from fairway.config import PassName
 from fairway.data.dataset import Dataset
 from fairway.data.tokenizer import BOS
+from fairway.score.codec import Progress, silent
 from fairway.score.coded_file import CodedFile, arithmetic, digest
-from fairway.score.compress import Progress, encode_stream, maker, silent
+from fairway.score.compress import encode_stream, maker
 from fairway.score.load import PackedModel
 from fairway.score.passes import build_pass
 from fairway.score.result import summarise
