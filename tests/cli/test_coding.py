@@ -90,10 +90,10 @@ def test_mistakes_get_one_line(done: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_decoder_leaves_no_text(done: Path, tmp_path: Path) -> None:
-    (tmp_path / "in").write_bytes(TEXT * 40)
-    assert command("compress", tmp_path / "in", "-m", done / "model.fwz", "-o", tmp_path / "coded")[0] == 0
+    (tmp_path / "in").write_bytes(TEXT * 100)
+    assert command("compress", tmp_path / "in", "-m", done / "model.fwz", "-o", tmp_path / "coded", "--pass", "plain")[0] == 0
     running = process("decompress", tmp_path / "coded", "-m", done / "model.fwz", "-o", tmp_path / "out")
-    time.sleep(4)
+    time.sleep(3)
     running.send_signal(signal.SIGINT)
     _, error = running.communicate(timeout=60)
     assert running.returncode == 130, error.decode()[-500:]
