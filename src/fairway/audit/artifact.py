@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairway.audit.scorer import Meta, SideInformation
 from fairway.base.values import with_fields
-from fairway.config import PassName, ScoreConfig
+from fairway.config import ADAPTIVE_PASSES, PassName, ScoreConfig
 from fairway.data.tokenizer import Tokenizer
 from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
@@ -23,9 +23,6 @@ from fairway.score.passes import build_pass
 from fairway.score.plan import Block
 from fairway.score.predictor import Predictor, Revealed, WindowBatch
 from fairway.train.machine import Machine
-
-ADAPTIVE: tuple[PassName, ...] = ("adapted", "tilted")
-"""Passes whose schedule depends on the number of targets."""
 
 MATCHED_SCALE = 1e-3
 """Root mean square of the embedding of a network whose predictions are all but uniform; above the floor of its norms."""
@@ -53,7 +50,7 @@ class NetworkScorer:
         self.pass_name: PassName = pass_name
         model = make()
         self.vocab_size, self.parameters = model.config.vocab_size, sum(tensor.numel() for tensor in model.parameters())
-        self.declares: frozenset[SideInformation] = frozenset({"targets"} if pass_name in ADAPTIVE else ())
+        self.declares: frozenset[SideInformation] = frozenset({"targets"} if pass_name in ADAPTIVE_PASSES else ())
 
     def build(self, targets: int, told: int) -> tuple[Predictor, list[Block]]:
         """Predictor of a text that is said to have ``told`` targets, and the plan of the ``targets`` that are there."""

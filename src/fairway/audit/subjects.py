@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fairway.audit.accounting import byte_accounting
-from fairway.audit.artifact import ADAPTIVE, ArtifactScorer, logic_scale
+from fairway.audit.artifact import ArtifactScorer, logic_scale
 from fairway.audit.caps import size, wall_clock
 from fairway.audit.finding import Finding
 from fairway.audit.ledger import ledger_coverage, read_ledger, scored_again
@@ -20,7 +20,7 @@ from fairway.audit.streams import Streams, generate, shared_documents
 from fairway.base.errors import DataError
 from fairway.base.files import read_json
 from fairway.base.runs import RunFolder
-from fairway.config import PassName, ScoreConfig
+from fairway.config import ADAPTIVE_PASSES, PassName, ScoreConfig
 from fairway.data.dataset import Dataset
 from fairway.score.load import PackedModel
 from fairway.train.machine import Machine, limited_threads
@@ -55,7 +55,7 @@ class ArtifactAudit:
         """What the machine's arithmetic explains."""
         if str(self.machine.activations) == "torch.bfloat16":
             return BFLOAT16
-        return ADAPTED if self.pass_name in ADAPTIVE else FLOAT32
+        return ADAPTED if self.pass_name in ADAPTIVE_PASSES else FLOAT32
 
     def streams(self, seed: int) -> Streams:
         """Documents made of phrases of the validation text, or of random ones where there is no data."""
@@ -128,7 +128,9 @@ class ArtifactAudit:
 
     def _again(self, arrays: dict[str, np.ndarray], dataset: Dataset) -> Finding:
         config = self.packed.score
-        count = round(AGAIN_CHUNKS * config.adaptation.chunk_tokens) if self.pass_name in ADAPTIVE else 4 * config.context
+        count = (
+            round(AGAIN_CHUNKS * config.adaptation.chunk_tokens) if self.pass_name in ADAPTIVE_PASSES else 4 * config.context
+        )
         scorer = ArtifactScorer(self.packed, self.machine, config, self.pass_name, dataset.tokenizer)
         return scored_again(scorer, arrays, self.pass_name, dataset, count, self.tolerances)
 

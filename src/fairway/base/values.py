@@ -18,6 +18,12 @@ from fairway.base.errors import RecipeError
 V = TypeVar("V", bound="Value")
 
 
+def require(condition: bool, message: str) -> None:
+    """Raise a ``RecipeError`` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise RecipeError(message)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Value:
     """Base of every settings class: checks the type of each field when the value is built."""

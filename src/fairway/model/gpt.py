@@ -1,13 +1,17 @@
 """The network: tied embedding, a U-Net of transformer blocks walked by a schedule, softcapped head."""
 
+from functools import partial
+from typing import cast
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fairway.config import ModelConfig
+from fairway.model.block import Block
 from fairway.model.head import capped_logits, cross_entropy
 from fairway.model.norm import rms_norm
-from fairway.model.residual import Block
+from fairway.model.residual import TOPOLOGIES, Lanes, Step
 from fairway.model.rotary import RotaryTables, Rotation
 from fairway.model.schedule import layer_schedule
 from fairway.model.skips import Skips
@@ -30,6 +34,7 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.width, _weight=torch.zeros(config.vocab_size, config.width))
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.skips = Skips(config)
+        self.residual = TOPOLOGIES[config.residual.topology](config)
         self.rotary = RotaryTables(config.rotary_channels, config.rotary_base, bfloat16=config.rotary_bfloat16)
         self.schedules = {on: layer_schedule(config.layers, config.recurrence, recurrent=on) for on in (False, True)}
 
@@ -49,16 +54,22 @@ class GPT(nn.Module):
     def hidden(self, ids: Int[Tensor, "batch time"], *, recurrent: bool) -> Float[Tensor, "batch time width"]:
         """Normalised output of the last layer; position t depends on ``ids[:, :t+1]`` only."""
         schedule, rotation = self.schedules[recurrent], self.rotation(ids)
-        x = first = rms_norm(nn.functional.embedding(ids, self.embedding.weight).to(self.compute_dtype))
+        first = rms_norm(nn.functional.embedding(ids, self.embedding.weight).to(self.compute_dtype))
+        lanes: Lanes = (first,)
         kept = []
         for layer in schedule.encoder:
-            x = self.blocks[layer](x, first, rotation)
-            kept.append(x)
+            lanes = self.residual.step(self.block(layer), lanes, Step(first, rotation))
+            kept.append(lanes[0])
         for slot, layer in enumerate(schedule.decoder):
+            step = Step(first, rotation)
             if kept:
-                x = self.skips(x, kept.pop(), slot)
-            x = self.blocks[layer](x, first, rotation)
-        return rms_norm(x)
+                step = Step(first, rotation, partial(self.skips, skip=kept.pop(), slot=slot))
+            lanes = self.residual.step(self.block(layer), lanes, step)
+        return rms_norm(self.residual.merge(lanes))
+
+    def block(self, layer: int) -> Block:
+        """The layer with physical index ``layer``."""
+        return cast("Block", self.blocks[layer])
 
     def logits(self, hidden: Float[Tensor, "... width"]) -> Float[Tensor, "... vocab"]:
         """Softcapped logits of ``hidden`` rows, float32 (float64 for float64 rows)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fairway.base.cover import exact_cover
 from fairway.config import ModelConfig
 from fairway.model.gpt import GPT
+from fairway.model.residual import TOPOLOGIES
 
 Draw = Callable[[torch.Size, torch.Generator], Tensor]
 
@@ -49,7 +50,10 @@ def initial_rules(config: ModelConfig) -> list[tuple[str, Draw]]:
         ("blocks.*.residual_mix", residual_mix),
         ("skips.weight", constant(1.0)),
     ]
-    return [*rules, ("skips.gate", constant(0.0))] if config.skip_gates else rules
+    if config.skip_gates:
+        rules.append(("skips.gate", constant(0.0)))
+    topology = TOPOLOGIES[config.residual.topology]
+    return [*rules, *((f"residual.{name}", constant(value)) for name, value in topology.initial.items())]
 
 
 @torch.no_grad()

@@ -1,57 +1,165 @@
-"""Residual topology: how a block's attention and MLP read from and write to the residual stream."""
+"""Residual topologies: what attention and MLP of a layer read from the residual stream, and where they write.
+
+The network holds one topology and calls ``step`` once per block application. ``lanes`` is what travels from layer to layer:
+one stream ``(x,)``, or an attention lane and an MLP lane ``(a, m)``. With ``A = block.attend`` and ``M = block.feed``, ``x0``
+the normalised embedding, ``bring`` what adds the U-Net skip of this step (the identity where there is none) and ``mix`` the
+blend with ``x0``, a sequential step is ``u = mix(bring(x))``, ``y = u + A(u)``, ``x <- y + M(y)``.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fairway.config import ModelConfig
-from fairway.model.attention import Attention
-from fairway.model.mlp import MLP
-from fairway.model.norm import rms_norm
+from fairway.model.block import Block
 from fairway.model.rotary import Rotation
 
+Lanes = tuple[Tensor, ...]
+"""The stream, or the attention lane and the MLP lane; each of shape (batch, time, width)."""
 
-class Block(nn.Module):
-    """One layer, sequential: ``u = mix(x, x0)``, ``y = u + attend(u)``, ``out = y + feed(y)``.
 
-    The three pieces are methods of their own, because a topology is nothing but the order in which they are applied.
+def nothing(x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
+    """Bring no skip: the stream itself."""
+    return x
 
-    Args:
-        config: The network.
-        layer: Physical index of the layer, from 0; the depth scale ``1 / sqrt(layer + 1)`` keeps it in every pass.
+
+class Step(NamedTuple):
+    """What one block application needs besides the lanes."""
+
+    first: Tensor
+    """Normalised embedding ``x0`` of the row's tokens."""
+    rotation: Rotation
+    """Rotary tables of the row's positions."""
+    bring: Callable[[Tensor], Tensor] = nothing
+    """Adds the U-Net skip of this step to a lane."""
+
+
+class Sequential(nn.Module):
+    """Attention, then the MLP, on one stream; in every layer. The base of the other topologies. PR #1394."""
+
+    initial: ClassVar[dict[str, float]] = {}
+    """Initial value of every parameter of the topology, by name. They are trained as scalars and stored as float16."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.parallel_from = config.residual.parallel_from
+
+    def step(self, block: Block, lanes: Lanes, step: Step) -> Lanes:
+        """Apply one layer to the lanes."""
+        (x,) = lanes
+        x = block.mix(step.bring(x), step.first)
+        x = x + block.attend(x, step.rotation)
+        return (x + block.feed(x),)
+
+    def merge(self, lanes: Lanes) -> Float[Tensor, "batch time width"]:
+        """The stream that the output head reads."""
+        (x,) = lanes
+        return x
+
+
+class SingleStream(Sequential):
+    """From layer ``parallel_from`` on, attention and MLP read the same input: ``u = mix(bring(x))``, ``x <- u + A(u) + M(u)``.
+
+    No parameters. Source: PR #1776; the form of GPT-J.
     """
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.depth_scale = (layer + 1) ** -0.5 if config.depth_scale else 1.0
-        self.attention = Attention(config, layer)
-        self.mlp = MLP(config)
-        self.attention_scale = nn.Parameter(torch.zeros(config.width))
-        self.mlp_scale = nn.Parameter(torch.zeros(config.width))
-        self.residual_mix = nn.Parameter(torch.zeros(2, config.width))
+    def step(self, block: Block, lanes: Lanes, step: Step) -> Lanes:
+        """Apply one layer to the stream."""
+        if block.layer < self.parallel_from:
+            return super().step(block, lanes, step)
+        (x,) = lanes
+        x = block.mix(step.bring(x), step.first)
+        return (x + block.attend(x, step.rotation) + block.feed(x),)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch time width"],
-        first: Float[Tensor, "batch time width"],
-        rotation: Rotation,
-    ) -> Float[Tensor, "batch time width"]:
-        """Apply the block to the stream ``x``; ``first`` is the normalised embedding of the same tokens."""
-        x = self.mix(x, first)
-        x = x + self.attend(x, rotation)
-        return x + self.feed(x)
 
-    def mix(
-        self, x: Float[Tensor, "batch time width"], first: Float[Tensor, "batch time width"]
-    ) -> Float[Tensor, "batch time width"]:
-        """Blend the stream with the first embedding per channel: ``mix[0] * x + mix[1] * first``. PR #1394."""
-        stream, embedding = self.residual_mix.to(x.dtype).unbind()
-        return torch.addcmul(stream * x, embedding, first)
+class Lanewise(Sequential):
+    """Two lanes from layer ``parallel_from`` to the head; the base of the topologies that differ in what is written where.
 
-    def attend(self, x: Float[Tensor, "batch time width"], rotation: Rotation) -> Float[Tensor, "batch time width"]:
-        """What attention adds: ``attention_scale * attention(depth_scale * rms(x))``."""
-        return self.attention_scale.to(x.dtype) * self.attention(rms_norm(x, self.depth_scale), rotation)
+    At the first of these layers the skip is brought to the stream, which both lanes then copy; later skips reach the
+    attention lane alone.
+    """
 
-    def feed(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
-        """What the MLP adds: ``mlp_scale * mlp(depth_scale * rms(x))``."""
-        return self.mlp_scale.to(x.dtype) * self.mlp(rms_norm(x, self.depth_scale))
+    def step(self, block: Block, lanes: Lanes, step: Step) -> Lanes:
+        """Apply one layer; open the lanes at the first parallel one."""
+        if block.layer < self.parallel_from:
+            return super().step(block, lanes, step)
+        attention_lane = step.bring(lanes[0])
+        mlp_lane = lanes[1] if len(lanes) == 2 else attention_lane
+        return self.write(block, attention_lane, mlp_lane, step)
+
+    def write(self, block: Block, attention_lane: Tensor, mlp_lane: Tensor, step: Step) -> Lanes:
+        """Attention reads the first lane, mixed with ``x0``; the MLP reads the second."""
+        raise NotImplementedError
+
+
+class DecoupledLanes(Lanewise):
+    """Two lanes that do not see each other: ``u = mix(a)``, ``a <- u + A(u)``, ``m <- m + M(m)``.
+
+    The head reads ``balance * a + (1 - balance) * m`` with one learned number. Source: PR #1533.
+    """
+
+    initial: ClassVar[dict[str, float]] = {"balance": 0.5}
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.balance = nn.Parameter(torch.zeros(()))
+
+    def write(self, block: Block, attention_lane: Tensor, mlp_lane: Tensor, step: Step) -> Lanes:
+        """Each branch writes to its own lane."""
+        mixed = block.mix(attention_lane, step.first)
+        return mixed + block.attend(mixed, step.rotation), mlp_lane + block.feed(mlp_lane)
+
+    def merge(self, lanes: Lanes) -> Float[Tensor, "batch time width"]:
+        """The learned blend of the lanes."""
+        attention_lane, mlp_lane = lanes
+        return torch.lerp(mlp_lane, attention_lane, self.balance.to(mlp_lane.dtype))
+
+
+class RoutedLanes(Lanewise):
+    """Two lanes into which both branches write.
+
+    With ``y = A(mix(a))`` and ``z = M(m)`` of the old lanes,
+
+        a <- keep[i, 0] a + write[i, 0, 0] y + write[i, 1, 0] z
+        m <- keep[i, 1] m + write[i, 0, 1] y + write[i, 1, 1] z
+
+    The residual is the lane itself, not the mixed input of attention. ``write[i, source, lane]`` and ``keep[i, lane]`` have a
+    row for every physical layer ``i``, though rows before ``parallel_from`` are never read, as published. The head reads
+    the mean of the lanes. Source: PR #1557, with the formulation of PR #1529.
+    """
+
+    initial: ClassVar[dict[str, float]] = {"write_weight": 1.0, "keep_weight": 1.1}
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.write_weight = nn.Parameter(torch.zeros(config.layers, 2, 2))
+        self.keep_weight = nn.Parameter(torch.zeros(config.layers, 2))
+
+    def write(self, block: Block, attention_lane: Tensor, mlp_lane: Tensor, step: Step) -> Lanes:
+        """Each branch writes to both lanes."""
+        dtype = attention_lane.dtype
+        attended = block.attend(block.mix(attention_lane, step.first), step.rotation)
+        fed = block.feed(mlp_lane)
+        keep = self.keep_weight[block.layer].to(dtype).unbind()
+        from_attention, from_mlp = (row.unbind() for row in self.write_weight[block.layer].to(dtype))
+        return tuple(
+            keep[lane] * stream + from_attention[lane] * attended + from_mlp[lane] * fed
+            for lane, stream in enumerate((attention_lane, mlp_lane))
+        )
+
+    def merge(self, lanes: Lanes) -> Float[Tensor, "batch time width"]:
+        """The mean of the lanes."""
+        attention_lane, mlp_lane = lanes
+        return 0.5 * (attention_lane + mlp_lane)
+
+
+TOPOLOGIES: dict[str, type[Sequential]] = {
+    "sequential": Sequential,
+    "single_stream": SingleStream,
+    "decoupled_lanes": DecoupledLanes,
+    "routed_lanes": RoutedLanes,
+}
+"""By the names of ``model.residual.topology``."""

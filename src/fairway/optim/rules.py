@@ -3,29 +3,12 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from fairway.base.cover import exact_cover
+from fairway.model.roles import Role, parameter_roles
 
 Group = Literal["matrices", "embedding", "scalars"]
 
-RULES: tuple[tuple[str, Group], ...] = (
-    ("embedding.weight", "embedding"),
-    ("blocks.*.attention.query.weight", "matrices"),
-    ("blocks.*.attention.key.weight", "matrices"),
-    ("blocks.*.attention.value.weight", "matrices"),
-    ("blocks.*.attention.output.weight", "matrices"),
-    ("blocks.*.mlp.up.weight", "matrices"),
-    ("blocks.*.mlp.down.weight", "matrices"),
-    ("blocks.*.attention.query_gain", "scalars"),
-    ("blocks.*.attention_scale", "scalars"),
-    ("blocks.*.mlp_scale", "scalars"),
-    ("blocks.*.residual_mix", "scalars"),
-    ("skips.weight", "scalars"),
-    ("skips.gate", "scalars"),
-)
-"""Name pattern and group; ``OptimConfig`` has one field per group. PR #1394."""
-
-OPTIONAL = ("skips.weight", "skips.gate")
-"""Patterns of parts that a network may lack."""
+GROUPS: dict[Role, Group] = {"matrices": "matrices", "embedding": "embedding", "controls": "scalars"}
+"""Optimizer group of a role; ``OptimConfig`` has one field per group. PR #1394."""
 
 
 def parameter_groups(names: Iterable[str]) -> dict[str, Group]:
@@ -37,8 +20,4 @@ def parameter_groups(names: Iterable[str]) -> dict[str, Group]:
     Raises:
         RecipeError: a parameter has no rule or several, or a required part of the network is missing.
     """
-    names = list(names)
-    rules: list[tuple[str, Group]] = [
-        (pattern, group) for pattern, group in RULES if pattern not in OPTIONAL or pattern in names
-    ]
-    return exact_cover(names, rules, what="optimizer group")
+    return {name: GROUPS[role] for name, role in parameter_roles(names, what="optimizer group").items()}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairway.base.files import write_json, write_with
-from fairway.config import PassName
+from fairway.config import ADAPTIVE_PASSES, PassName
 from fairway.score.ledger import Ledger
 from fairway.score.passes import DESCRIPTIONS, ScoredText
 
@@ -83,7 +83,7 @@ def score_document(
         "recipe": recipe,
         "data_fingerprint": data_fingerprint,
         "side_information": ["length of the scored text in tokens (sets the adaptation schedule)"]
-        if result in ("adapted", "tilted")
+        if result in ADAPTIVE_PASSES
         else [],
     }
 

@@ -1,0 +1,152 @@
+"""Scoring, test-time adaptation and the n-gram tilt."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from fairway.base.values import Value, require
+
+PassName = Literal["float", "plain", "sliding", "adapted", "tilted"]
+
+ADAPTIVE_PASSES: tuple[PassName, ...] = ("adapted", "tilted")
+"""Passes whose weights change while they score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationConfig(Value):
+    """Test-time training: each chunk is scored first, then trained on by SGD, then the next chunk is scored."""
+
+    chunk_tokens: int = 32768
+    """Targets that are scored before the weights change. PR #1413."""
+    epochs: int = 3
+    """Passes over each scored chunk. PR #1413; PR #1557 uses 5."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum, as all published scores; adamw is an option of PR #1533 and PR #1557 that none of them used."""
+    learning_rate: float = 0.005
+    """Peak step size; falls as a cosine over the chunks. PR #1413."""
+    momentum: float = 0.9
+    """Momentum of SGD; its buffers live on over chunks. AdamW has betas 0.9 and 0.999 instead. PR #1413."""
+    weight_decay: float = 0.0
+    """Decoupled decay of AdamW, times the step size; SGD has none. PR #1533."""
+    frozen_blocks: int = 0
+    """Leading blocks whose parameters stay; embedding and skips always adapt. PR #1776: 9 of 11."""
+    gradient_clip: float = 1.0
+    """Largest joint L2 norm of the gradients; 0 turns clipping off. PR #1413."""
+    window_key: Literal["first_input", "last_input"] = "first_input"
+    """Which scored input of a window says to which chunk it belongs. PR #1413: first; PR #1776: last, which is unsafe where
+    windows straddle chunks and then needs ``score.mode=as_published``."""
+    sequences_per_step: int = 256
+    """Rows of ``score.context`` tokens per optimizer step over all ranks. PR #1413: 32 on each of 8 ranks."""
+
+    def validate(self) -> None:
+        for name in ("chunk_tokens", "epochs", "sequences_per_step"):
+            require(getattr(self, name) >= 1, f"score.adaptation.{name}={getattr(self, name)} must be at least 1")
+        require(self.learning_rate > 0, f"score.adaptation.learning_rate={self.learning_rate} must be positive")
+        require(0 <= self.momentum < 1, f"score.adaptation.momentum={self.momentum} is outside [0, 1)")
+        require(self.gradient_clip >= 0, f"score.adaptation.gradient_clip={self.gradient_clip} is negative")
+        require(self.frozen_blocks >= 0, f"score.adaptation.frozen_blocks={self.frozen_blocks} is negative; use 0 for none")
+        require(
+            self.weight_decay == 0 or self.optimizer == "adamw",
+            f"score.adaptation.weight_decay={self.weight_decay} is for optimizer=adamw; sgd has none",
+        )
+        require(self.weight_decay >= 0, f"score.adaptation.weight_decay={self.weight_decay} is negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiltConfig(Value):
+    """N-gram tilt: the token that most often followed the last tokens of the coded text is made likelier.
+
+    ``p'(v) = p(v) exp(strength [v = hint]) / (1 + p(hint) (exp(strength) - 1))``, where a context seen before proposes a hint
+    with confidence (count of its commonest continuation) / (count of the context).
+    """
+
+    counting: Literal["exact", "pr2140", "pr1557"] = "exact"
+    """How contexts are told apart: exact compares their tokens; the others use the hashes and the counting of those PRs."""
+    contexts: tuple[int, ...] = (15,)
+    """Lengths of the contexts in tokens, rising; the longest that passes its threshold proposes. PR #2140: 15."""
+    thresholds: tuple[float, ...] = (0.8,)
+    """Least confidence, for each length. PR #2140: 0.8; PR #1557: 0.7, 0.7, 0.6, 0.5, 0.5."""
+    minimum_counts: tuple[int, ...] = (1,)
+    """Least number of earlier occurrences, for each length. PR #2140: 1; PR #1557: 3, 3, 2, 2, 2."""
+    strength: float = 2.625
+    """Log-odds added to the hint. PR #2140: 2.625; PR #1557: 2.0 times the confidence."""
+    confidence_scaled: bool = False
+    """Multiply the strength by the confidence. PR #1557."""
+    agreement: float = 0.0
+    """Added to the strength where a word expert proposes the same token; above 0 the word experts run. PR #1557: 0.1."""
+    within_word_strength: float = 0.0
+    """Strength of the expert that continues words; it helps no published system, so 0 by default."""
+    within_word_threshold: float = 0.25
+    """Least confidence of the expert that continues words. PR #1557."""
+    word_start_strength: float = 0.0
+    """Strength of the expert that proposes the first token of a word from the words before it; 0 by default."""
+    word_start_threshold: float = 0.8
+    """Least confidence of the expert for word starts, which also needs three occurrences. PR #1557."""
+
+    def validate(self) -> None:
+        lengths = self.contexts
+        require(len(lengths) > 0, "score.tilt.contexts is empty; name at least one length")
+        require(
+            all(b > a for a, b in pairwise(lengths)) and lengths[0] >= 1 and lengths[-1] <= 32,
+            f"score.tilt.contexts={lengths} must rise within 1..32",
+        )
+        for name in ("thresholds", "minimum_counts"):
+            values = getattr(self, name)
+            require(len(values) == len(lengths), f"score.tilt.{name}={values} must have one value per context length {lengths}")
+        require(
+            all(0 < value <= 1 for value in self.thresholds), f"score.tilt.thresholds={self.thresholds} must be within (0, 1]"
+        )
+        require(
+            all(value >= 1 for value in self.minimum_counts),
+            f"score.tilt.minimum_counts={self.minimum_counts} must be at least 1",
+        )
+        for name in ("strength", "agreement", "within_word_strength", "word_start_strength"):
+            value = getattr(self, name)
+            require(0 <= value <= 16, f"score.tilt.{name}={value} is outside 0..16")
+        require(
+            self.counting != "pr2140" or len(lengths) == 1,
+            f"score.tilt.contexts={lengths}: counting=pr2140 knows one length; use exact or pr1557 for several",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(Value):
+    """Scoring of the validation split in bits per byte."""
+
+    mode: Literal["strict", "as_published"] = "strict"
+    """strict: every prediction depends on coded text alone, or the run is refused. as_published: a published system's own order
+    and state, even where no decoder could follow it; a record can be claimed from strict alone."""
+
+    passes: tuple[PassName, ...] = ("float", "plain", "sliding", "adapted")
+    """Passes to run; the last is the result. float: before quantization; plain, sliding, adapted, tilted: from the artifact."""
+    context: int = 2048
+    """Longest context of a prediction, in tokens."""
+    stride: int = 64
+    """Targets scored per sliding window after the first. PR #1394."""
+    windows_per_forward: int = 32
+    """Windows in one forward pass; changes memory and speed only."""
+    keep_tail: bool = True
+    """Score the last partial window too; False drops targets beyond a multiple of ``context`` as PR #1394 did."""
+    max_tokens: int = 0
+    """Score only this many leading targets and mark the result as partial; 0 scores the whole split."""
+    proof_targets: int = 0
+    """Targets that a run codes and decodes in fresh processes after scoring; 0 leaves the proof to ``fairway prove``."""
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+    """Test-time training of the ``adapted`` and ``tilted`` passes."""
+    tilt: TiltConfig = field(default_factory=TiltConfig)
+    """N-gram tilt of the ``tilted`` pass, which is otherwise the adapted pass."""
+
+    def validate(self) -> None:
+        require(len(self.passes) > 0, "score.passes is empty; name at least one of float, plain, sliding, adapted, tilted")
+        require(len(set(self.passes)) == len(self.passes), f"score.passes={self.passes} names a pass twice")
+        require(self.passes[-1] != "float", "score.passes ends with float; the result must come from the artifact")
+        for name in ("context", "stride", "windows_per_forward"):
+            require(getattr(self, name) >= 1, f"score.{name}={getattr(self, name)} must be at least 1")
+        require(self.stride <= self.context, f"score.stride={self.stride} exceeds score.context={self.context}")
+        require(self.max_tokens >= 0, f"score.max_tokens={self.max_tokens} is negative; use 0 for all")
+        require(self.proof_targets >= 0, f"score.proof_targets={self.proof_targets} is negative; use 0 for none")
+        chunk = self.adaptation.chunk_tokens
+        require(
+            not set(ADAPTIVE_PASSES) & set(self.passes) or chunk >= self.context,
+            f"score.adaptation.chunk_tokens={chunk} is below score.context={self.context}, so no row would be trained on",
+        )
