@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fairway.config import TiltConfig
+from fairway.recipes.tilts import PR1557, PR2140
 from fairway.score.hints import HintScanner
 from fairway.score.hints_flags import TokenFlags
 from fairway.score.hints_native import NativeScan
@@ -24,14 +25,7 @@ VOCAB = 8192
 CHAINS = 5000
 BRANCHES = 64
 
-PR1557 = TiltConfig(
-    counting="pr1557",
-    contexts=(8, 10, 12, 14, 16),
-    thresholds=(0.7, 0.7, 0.6, 0.5, 0.5),
-    minimum_counts=(3, 3, 2, 2, 2),
-    strength=2.0,
-    confidence_scaled=True,
-)
+ALONE = replace(PR1557, agreement=0.0)
 
 
 @dataclass(frozen=True)
@@ -47,10 +41,10 @@ class Case:
 
 CASES = [
     Case("exact, 15", TiltConfig(), 4.3, "compiled exact prototype"),
-    Case("pr2140, 15", TiltConfig(counting="pr2140"), 2.05, "PR #2140 kernel (1.9 to 2.2)"),
-    Case("pr1557, 8 10 12 14 16", PR1557, 0.61, "PR #1557 kernel, with word experts"),
-    Case("  with word experts", replace(PR1557, agreement=0.1), 0.61, "PR #1557 kernel, with word experts"),
-    Case("exact, 8 10 12 14 16", replace(PR1557, counting="exact"), 0.61, "PR #1557 kernel, with word experts"),
+    Case("pr2140, 15", PR2140, 2.05, "PR #2140 kernel (1.9 to 2.2)"),
+    Case("pr1557, 8 10 12 14 16", ALONE, 0.61, "PR #1557 kernel, with word experts"),
+    Case("  with word experts", PR1557, 0.61, "PR #1557 kernel, with word experts"),
+    Case("exact, 8 10 12 14 16", replace(ALONE, counting="exact"), 0.61, "PR #1557 kernel, with word experts"),
 ]
 
 

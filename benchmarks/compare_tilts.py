@@ -14,6 +14,7 @@ import tyro
 
 from fairway.config import MachineConfig, PassName, TiltConfig
 from fairway.data.dataset import Dataset, Stream
+from fairway.recipes.tilts import PR1557, PR2140
 from fairway.score.driver import score
 from fairway.score.hints import build_hints
 from fairway.score.ledger import Ledger
@@ -22,15 +23,11 @@ from fairway.score.passes import build_pass, select_text
 from fairway.score.predictor import Predictor, Revealed, WindowBatch
 from fairway.train.machine import choose
 
-PUBLISHED = {
-    "contexts": (8, 10, 12, 14, 16), "thresholds": (0.7, 0.7, 0.6, 0.5, 0.5), "minimum_counts": (3, 3, 2, 2, 2),
-    "strength": 2.0, "confidence_scaled": True,
-}  # fmt: skip
 TILTS = {
     "15 tokens, exact": TiltConfig(),
-    "15 tokens, hashed as PR #2140": TiltConfig(counting="pr2140"),
-    "8..16 tokens, exact": TiltConfig(**PUBLISHED),
-    "8..16 tokens, hashed as PR #1557": TiltConfig(counting="pr1557", **PUBLISHED),
+    "15 tokens, hashed as PR #2140": PR2140,
+    "8..16 tokens, exact": replace(PR1557, counting="exact", agreement=0.0),
+    "8..16 tokens, hashed as PR #1557": replace(PR1557, agreement=0.0),
     "6, 10, 16 tokens, exact, 4.0": TiltConfig(
         contexts=(6, 10, 16), thresholds=(0.8, 0.8, 0.8), minimum_counts=(1, 1, 1), strength=4.0
     ),

@@ -9,6 +9,7 @@ import pytest
 
 from fairway.config import TiltConfig
 from fairway.kernels.native import COMPILERS
+from fairway.recipes.tilts import PR1557
 from fairway.score.hints_flags import TokenFlags
 
 STORED = Path(__file__).parents[1] / "golden" / "tilt"
@@ -18,16 +19,7 @@ HAS_COMPILER = any(shutil.which(name) for name in COMPILERS)
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler: the plain scan would be compared with itself")
 
 EXACT = TiltConfig()
-PR2140 = TiltConfig(counting="pr2140")
-PR1557_ALONE = TiltConfig(
-    counting="pr1557",
-    contexts=(8, 10, 12, 14, 16),
-    thresholds=(0.7, 0.7, 0.6, 0.5, 0.5),
-    minimum_counts=(3, 3, 2, 2, 2),
-    strength=2.0,
-    confidence_scaled=True,
-)
-PR1557 = replace(PR1557_ALONE, agreement=0.1)
+PR1557_ALONE = replace(PR1557, agreement=0.0)
 PR1420 = TiltConfig(
     counting="pr1557",
     contexts=tuple(range(8, 17)),

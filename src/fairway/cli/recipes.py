@@ -10,7 +10,7 @@ from fairway.base.errors import FairwayError
 from fairway.base.values import difference, leaves, suggest, to_dict
 from fairway.cli.parse import Switch, emit, named_recipe, parse, table
 from fairway.config import Recipe
-from fairway.recipes import RECIPES
+from fairway.recipes import PROXY_PREFIX, RECIPES, Technique, lineage
 from fairway.recipes import recipe as find_recipe
 
 ACTIONS = ("list", "show", "diff")
@@ -56,13 +56,44 @@ def _show(shown: Recipe) -> tuple[Any, str]:
 
 
 def _diff(old: Recipe, new: Recipe) -> tuple[Any, str]:
-    pairs = [pair for pair in difference(old, new) if pair[0].path not in ("name", "summary")]
-    document = [
-        {"setting": before.path, old.name: before.value, new.name: after.value, "doc": after.doc} for before, after in pairs
-    ]
-    rows = [(before.path, _value(before.value), _value(after.value), after.doc) for before, after in pairs]
-    header = ("setting", old.name, new.name, "meaning and source")
-    return document, table(rows, header) if rows else f"{old.name} and {new.name} have the same settings"
+    """The techniques that separate two recipes, each with its settings; then the settings that belong to none."""
+    pairs = {
+        before.path: (before.value, after.value, after.doc)
+        for before, after in difference(old, new)
+        if before.path not in ("name", "summary")
+    }
+    document: list[dict[str, Any]] = []
+    parts = []
+    for technique, sign in _techniques(old, new):
+        paths = [path for path in pairs if _touches(technique, path)]
+        settings = {path: pairs.pop(path) for path in paths}
+        if settings:
+            title, why = f"{sign} {technique.title}", technique.why
+            document.append({"technique": technique.name, "title": title, "why": why, "source": technique.source})
+            document[-1]["settings"] = [_setting(old, new, path, item) for path, item in settings.items()]
+            lines = [f"    {path}: {_value(was)} -> {_value(now)}" for path, (was, now, _) in settings.items()]
+            parts.append("\n".join([f"{title} ({technique.source})", f"    {why}", *lines]))
+    if pairs:
+        document.extend(_setting(old, new, path, item) for path, item in pairs.items())
+        rows = [(path, _value(was), _value(now), doc) for path, (was, now, doc) in pairs.items()]
+        parts.append(table(rows, ("setting", old.name, new.name, "meaning and source")))
+    return document, "\n\n".join(parts) or f"{old.name} and {new.name} have the same settings"
+
+
+def _techniques(old: Recipe, new: Recipe) -> list[tuple[Technique, str]]:
+    """Techniques of ``new`` that ``old`` lacks (+), then those of ``old`` that ``new`` lacks (-)."""
+    ours, theirs = (lineage(item.name.removeprefix(PROXY_PREFIX)) for item in (old, new))
+    added = [(technique, "+") for technique in theirs if technique not in ours]
+    return added + [(technique, "-") for technique in ours if technique not in theirs]
+
+
+def _touches(technique: Technique, path: str) -> bool:
+    return any(path == changed or path.startswith(f"{changed}.") for changed in technique.changes)
+
+
+def _setting(old: Recipe, new: Recipe, path: str, item: tuple[Any, Any, str]) -> dict[str, Any]:
+    was, now, doc = item
+    return {"setting": path, old.name: was, new.name: now, "doc": doc}
 
 
 def _value(value: Any) -> str:

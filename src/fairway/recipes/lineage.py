@@ -1,8 +1,5 @@
-"""The published systems, each as its difference to its parent."""
+"""The published systems: two roots, and the others as differences to their parents."""
 
-from dataclasses import replace
-
-from fairway.base.values import with_fields
 from fairway.config import (
     AdamConfig,
     ModelConfig,
@@ -15,6 +12,8 @@ from fairway.config import (
     ScoreConfig,
     TrainConfig,
 )
+from fairway.recipes import techniques as t
+from fairway.recipes.technique import System
 
 
 def baseline() -> Recipe:
@@ -71,13 +70,45 @@ def pr1394() -> Recipe:
     )
 
 
-def pr1413() -> Recipe:
-    """PR #1413: PR #1394 with a larger query gain and score-first SGD adaptation; 1.08279 bpb."""
-    return replace(
-        with_fields(
-            pr1394(),
-            {"model.query_gain": 5.0, "score.passes": ("float", "plain", "sliding", "adapted")},
-        ),
-        name="pr1413",
+SYSTEMS: dict[str, System] = {
+    "pr1413": System(
         summary="PR #1413: PR #1394 with query gain 5 and score-first SGD adaptation; 1.08279 bpb",
-    )
+        parent="pr1394",
+        techniques=(t.QUERY_GAIN, t.SGD_ADAPTATION),
+    ),
+    "pr1533": System(
+        summary="PR #1533: 17 block applications, two decoupled lanes, parameter banks; 1.07905 bpb",
+        parent="pr1413",
+        techniques=(t.THREE_LOOPED_LAYERS, t.DECOUPLED_LANES, t.BANKS, t.MORE_DECAY, t.MUON_RATE_22),
+    ),
+    "pr1776": System(
+        summary="PR #1776: 17 block applications, single-stream parallel layers, frozen blocks in adaptation; 1.08083 bpb",
+        parent="pr1413",
+        techniques=(
+            t.THREE_LOOPED_LAYERS,
+            t.SINGLE_STREAM,
+            t.QUERY_GAIN_525,
+            t.MORE_DECAY,
+            t.MUON_RATE_22,
+            t.LONGER_WARMDOWN,
+            t.FROZEN_BLOCKS,
+            t.OTHER_EXPORT,
+        ),
+    ),
+    "pr1557": System(
+        summary="PR #1557: 20 block applications, cross-routed lanes, Hessian-aware clips, 5 epochs, n-gram tilt; 1.07730 bpb",
+        parent="pr1413",
+        techniques=(
+            t.THREE_LOOPED_LAYERS,
+            t.FOURTH_PASS,
+            t.ROUTED_LANES,
+            t.BANKS,
+            t.MORE_DECAY,
+            t.FAST_MUON,
+            t.HESSIAN_CLIP,
+            t.FIVE_EPOCHS,
+            t.TILT,
+        ),
+    ),
+}
+"""The published systems that are told as differences. Scores are those of their logs on 8xH100 and FineWeb."""

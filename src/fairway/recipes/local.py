@@ -4,11 +4,10 @@ from dataclasses import replace
 
 from fairway.base.values import with_fields
 from fairway.config import Recipe, RecurrenceConfig
-from fairway.recipes.lineage import pr1413
 
 
-def tiny() -> Recipe:
-    """The demo: the PR #1413 system with one minute of training on two cores."""
+def tiny(full: Recipe) -> Recipe:
+    """The demo: ``full``, the system of PR #1413, with one minute of training on two cores."""
     changes = {
         "model.vocab_size": 1024,
         "model.layers": 4,
@@ -54,14 +53,14 @@ def tiny() -> Recipe:
         "score.proof_targets": 4096,
     }
     return replace(
-        with_fields(pr1413(), changes),
+        with_fields(full, changes),
         name="tiny",
         summary="the demo: PR #1413's system and an n-gram tilt, one minute of training on 2 cores",
     )
 
 
-def small() -> Recipe:
-    """Ten minutes of training on two cores, at most 1,000,000 bytes of artifact and code."""
+def small(full: Recipe) -> Recipe:
+    """``full`` with ten minutes of training on two cores, at most 1,000,000 bytes of artifact and code."""
     changes = {
         "model.vocab_size": 2048,
         "optim.embedding.learning_rate": 0.05,
@@ -82,5 +81,5 @@ def small() -> Recipe:
         "score.proof_targets": 0,
     }
     return replace(
-        with_fields(tiny(), changes), name="small", summary="ten minutes of training on 2 cores, at most 1,000,000 bytes"
+        with_fields(tiny(full), changes), name="small", summary="ten minutes of training on 2 cores, at most 1,000,000 bytes"
     )
