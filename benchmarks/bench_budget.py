@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--no-reference", action="store_true", help="leave out brotli, which takes minutes")
     arguments = parser.parse_args()
     code = len(bundle())
-    print(f"code, the whole package packed: {code:,} bytes; cap 16,000,000")
+    print(f"code, all that a run imports, packed: {code:,} bytes; cap 16,000,000")
     fits = True
     for name in arguments.recipes:
         row = measure(name, code, reference=not arguments.no_reference)

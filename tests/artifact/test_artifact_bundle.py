@@ -5,34 +5,80 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fairway
-from fairway.artifact.bundle import bundle, package_files, unbundle, unpack_bundle, write_bundle
+from fairway.artifact.bundle import bundle, package_files, run_files, unbundle, unpack_bundle, write_bundle
 from fairway.base.errors import ArtifactError
+from fairway.base.files import write_json
+from fairway.base.runs import RunFolder
+from fairway.base.values import to_dict
+from fairway.stages import load_stage, pack_stage, score_packed, train_stage
+from fairway.walk import open_walk
 
 PACKAGE = Path(fairway.__file__).parent
 
 
-def test_every_source_file_of_the_package_is_in_the_bundle(tmp_path):
+RUN = """
+import sys
+from pathlib import Path
+import fairway
+from fairway.base.files import read_json
+from fairway.base.values import from_dict
+from fairway.config import Recipe
+from fairway.stages import load_stage, pack_stage, score_packed, train_stage
+from fairway.walk import open_walk
+
+assert Path(fairway.__file__).is_relative_to(Path.cwd()), fairway.__file__
+recipe = from_dict(Recipe, read_json(Path(sys.argv[1])))
+with open_walk(recipe, data=Path(sys.argv[2]), out=Path(sys.argv[3]), resume=False) as walk:
+    train_stage(walk, resume=False)
+    pack_stage(walk)
+    score_packed(load_stage(walk), walk, recipe.score)
+"""
+
+
+def test_every_source_of_a_room_that_runs_is_in_the_bundle(tmp_path):
     size = write_bundle(tmp_path / "code.bundle")
     content = (tmp_path / "code.bundle").read_bytes()
     assert len(content) == size
     files = unpack_bundle(content)
-    python = {f"fairway/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*.py")}
-    assert python <= set(files)
+    native = {f"fairway/kernels/{path.name}" for path in (PACKAGE / "kernels").glob("*.[ch]")}
+    assert native
+    assert native | {"fairway/__init__.py", "fairway/stages.py", "fairway/model/gpt.py", "fairway/score/tilt.py"} <= set(files)
     assert not any("__pycache__" in name or name.endswith(".pyc") for name in files)
+    assert not any(name.startswith(("fairway/audit/", "fairway/report/", "fairway/cli/")) for name in files)
     assert size < sum(map(len, files.values())) / 3
 
 
-def test_the_restored_package_runs(tmp_path):
-    paths = unbundle(bundle(), tmp_path)
-    assert {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in paths} == package_files()
-    code = "import fairway, fairway.artifact.container as c; print(fairway.__file__, len(c.encode({}, {})))"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, env={"PYTHONPATH": "."}
-    )
-    assert str(tmp_path) in run.stdout or run.stdout.startswith("./")
+def test_what_a_run_needs_is_part_of_the_package():
+    needed, everything = run_files(), package_files()
+    assert needed.items() < everything.items()
+    python = {f"fairway/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*.py")}
+    assert python <= set(everything)
+
+
+def test_the_bundle_alone_gives_the_same_artifact_and_score(tmp_path, quick, corpus):
+    """The code that is counted is enough: it trains, packs and scores to the same bits as the package."""
+    restored = tmp_path / "restored"
+    paths = unbundle(bundle(), restored)
+    assert {path.relative_to(restored).as_posix(): path.read_bytes() for path in paths} == run_files()
+    write_json(tmp_path / "recipe.json", to_dict(quick))
+    environment = {"PYTHONPATH": ".", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-c", RUN, tmp_path / "recipe.json", corpus, tmp_path / "alone"],
+        cwd=restored, env=environment, check=True, capture_output=True,
+    )  # fmt: skip
+    with open_walk(quick, data=corpus, out=tmp_path / "package", resume=False) as walk:
+        train_stage(walk, resume=False)
+        pack_stage(walk)
+        score_packed(load_stage(walk), walk, quick.score)
+    alone, package = RunFolder(tmp_path / "alone"), RunFolder(tmp_path / "package")
+    assert alone.artifact.read_bytes() == package.artifact.read_bytes()
+    assert alone.code.read_bytes() == package.code.read_bytes()
+    with np.load(alone.ledger) as ours, np.load(package.ledger) as theirs:
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs.files)
 
 
 def test_clocks_and_order_leave_no_trace(tmp_path):

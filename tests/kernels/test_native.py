@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.artifact.bundle import package_files
+from fairway.artifact.bundle import run_files
 from fairway.base.errors import MachineError
 from fairway.kernels import native
 from fairway.kernels.native import COMPILERS, compiled, load_native, native_or_none, user_cache
@@ -121,6 +121,6 @@ def test_the_sources_compile_without_warnings(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_sources_travel_with_the_package() -> None:
-    packed = package_files()
+    packed = run_files()
     for source in SOURCES:
         assert packed[f"fairway/kernels/{source.name}"] == source.read_bytes()

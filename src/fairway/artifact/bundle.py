@@ -1,13 +1,16 @@
 """The code of a run as one compressed archive, so that its size can be counted honestly.
 
-Every source file of the package belongs to the archive, whether a recipe uses it or not; tests lie outside the package.
+The archive of a run holds every module that training, packing and scoring import, directly or not, whether the recipe uses
+it or not, and the native sources beside them. Left out is what only looks at a result: audit, report, records, commands.
 Names are sorted and nothing depends on clocks, owners or the machine, so equal sources give equal bytes.
 
     8 bytes magic "FWBUNDLE", 1 byte version, 1 byte method (0 LZMA2, 1 brotli), 4 bytes size of the archive, then it:
     per file: name length, name (UTF-8, "/" between folders), size, content; numbers as LEB128
 """
 
+import ast
 import lzma
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import fairway
@@ -20,6 +23,8 @@ VERSION = 1
 LZMA, BROTLI = 0, 1
 MAX_ARCHIVE_BYTES = 1 << 26
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24, "lc": 4, "lp": 0, "pb": 0}]
+RUN_MODULES = ("fairway.walk", "fairway.stages")
+"""Modules from which a whole run can be made."""
 SKIPPED_SUFFIXES = {".pyc", ".pyo", ".so", ".pyd", ".dll", ".dylib"}
 
 
@@ -44,13 +49,52 @@ def package_files(root: Path | None = None) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
-def bundle(files: dict[str, bytes] | None = None) -> bytes:
-    """The archive of ``files`` (by default the package's own), compressed with LZMA2 or brotli, whichever is smaller.
+def run_files(root: Path | None = None) -> dict[str, bytes]:
+    """Those of `package_files` that a run needs: `RUN_MODULES`, what they import at any place, and the native sources.
+
+    Args:
+        root: Folder of the package; by default that of the running one.
+    """
+    files = package_files(root)
+    modules = {_module_name(name): name for name in files if name.endswith(".py")}
+    needed: set[str] = set()
+    waiting = [*RUN_MODULES]
+    while waiting:
+        module = waiting.pop()
+        if module in modules and module not in needed:
+            needed.add(module)
+            waiting += [module.rpartition(".")[0], *_imports(files[modules[module]])]
+    kept = {modules[module] for module in needed}
+    folders = {PurePosixPath(name).parent for name in kept}
+    return {
+        name: content
+        for name, content in files.items()
+        if name in kept or (not name.endswith(".py") and PurePosixPath(name).parent in folders)
+    }
+
+
+def _module_name(name: str) -> str:
+    """``a/b/c.py`` as ``a.b.c``, and ``a/b/__init__.py`` as ``a.b``."""
+    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _imports(source: bytes) -> Iterator[str]:
+    """Every name that may be a module among the absolute imports of a source, inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def bundle(files: Mapping[str, bytes] | None = None) -> bytes:
+    """The archive of ``files`` (by default those of a run), compressed with LZMA2 or brotli, whichever is smaller.
 
     Raises:
         ArtifactError: a name that ``unbundle`` would refuse, or more than 64 MiB.
     """
-    files = package_files() if files is None else files
+    files = run_files() if files is None else files
     archive = bytearray()
     for name, content in sorted(files.items()):
         encoded = _checked_name(name).encode("utf-8")
@@ -66,7 +110,7 @@ def bundle(files: dict[str, bytes] | None = None) -> bytes:
 
 
 def write_bundle(path: Path) -> int:
-    """Write the bundle of the running package, as ``code.bundle`` of a run, and return its size in bytes.
+    """Write the bundle of what a run needs of the running package, as ``code.bundle`` of a run, and return its size in bytes.
 
     Raises:
         MachineError: the disk is full or the folder cannot be written.
