@@ -15,7 +15,14 @@ PER_LAYER = {
     "resid_mix": "residual_mix",
     "attn.q_gain": "attention.query_gain",
 }
-WHOLE = {"tok_emb.weight": "embedding.weight", "skip_weights": "skips.weight", "skip_gates": "skips.gate"}
+WHOLE = {
+    "tok_emb.weight": "embedding.weight",
+    "skip_weights": "skips.weight",
+    "skip_gates": "skips.gate",
+    "lane_merge": "residual.balance",
+    "parallel_post_lambdas": "residual.write_weight",
+    "parallel_resid_lambdas": "residual.keep_weight",
+}
 BANKS = {
     "qo_bank": ("attention.query.weight", "attention.output.weight"),
     "kv_bank": ("attention.key.weight", "attention.value.weight"),

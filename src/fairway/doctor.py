@@ -71,14 +71,17 @@ def _hardware() -> list[Finding]:
     try:
         import torch
 
-        from fairway.kernels.attention import choose_backend
+        from fairway.kernels.attention import Task, look, survey
+        from fairway.kernels.attention import choose as choose_attention
         from fairway.train.machine import choose
     except ImportError as error:
         return [Finding("torch", "missing", str(error), LIBRARIES["torch"][1])]
     machine = choose(MachineConfig())
     findings = [Finding(name, "ok", reason) for name, reason in machine.reasons.items()]
-    backend = choose_backend(machine.device, machine.activations)
-    findings.append(Finding("attention", "ok", f"{backend.name}: {backend.reason}"))
+    packed = choose_attention(machine.device, machine.activations, segments=True)
+    findings.append(Finding("attention in segments", "ok", f"{packed.name}: {packed.reason}"))
+    missing = survey(look(machine.device), Task(machine.activations, segments=False, channels=64))
+    findings += [Finding(f"attention {name}", "note" if why else "ok", why or "runs here") for name, why in missing.items()]
     if machine.device.type == "cuda":
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)

@@ -20,7 +20,6 @@ from fairway.base.values import difference, from_dict, to_dict
 from fairway.config import Recipe
 from fairway.data.build import build_dataset
 from fairway.data.dataset import Dataset
-from fairway.kernels.attention import choose_backend
 from fairway.train.clock import Clock
 from fairway.train.distributed import Ranks, start_ranks
 from fairway.train.interrupt import StopRequest, stop_on_signals
@@ -47,7 +46,7 @@ class Walk:
 def open_walk(recipe: Recipe, *, data: Path | None, out: Path, resume: bool, overwrite: bool = False) -> Iterator[Walk]:
     """Prepare folder, data, machine, ranks and clock; check that they fit together before any work begins."""
     folder = RunFolder(out)
-    machine = choose(recipe.machine)
+    machine = choose(recipe.machine, head_width=recipe.model.head_width)
     with start_ranks(machine.device.type) as ranks, stop_on_signals() as stop:
         if ranks.leads:
             _prepare_folder(folder, recipe, resume=resume, overwrite=overwrite)
@@ -105,14 +104,14 @@ def _embedded_data(recipe: Recipe, out: Path) -> Path:
 
 
 def _environment(machine: Machine, dataset: Dataset, ranks: Ranks) -> dict[str, Any]:
-    backend = choose_backend(machine.device, machine.activations)
     return {
         "versions": {"fairway": fairway.__version__, "python": platform.python_version(), "torch": torch.__version__},
         "device": str(machine.device),
         "device_name": torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else "cpu",
         "ranks": ranks.world,
         "choices": machine.reasons,
-        "attention": f"{backend.name}: {backend.reason}",
+        "attention": machine.reasons["attention"],
+        "attention_passed_over": machine.attention_passed_over,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host_cpus": os.cpu_count(),
         "data": str(dataset.folder.resolve()),

@@ -29,15 +29,15 @@ from fairway.base.errors import DataError
 from fairway.base.runs import RunFolder
 from fairway.base.values import with_fields
 from fairway.cli import main
-from fairway.config import AdaptationConfig, MachineConfig, ModelConfig, PassName, Recipe, RecurrenceConfig, ScoreConfig
+from fairway.config import AdaptationConfig, MachineConfig, PassName, Recipe, ScoreConfig
 from fairway.data.dataset import Stream
 from fairway.model.gpt import GPT
-from fairway.model.initial import initialize
 from fairway.score.load import load_packed
 from fairway.score.passes import run_pass, select_text
 from fairway.score.plan import Block
 from fairway.score.predictor import Predictor, Revealed, WindowBatch
 from fairway.train.machine import choose
+from toy_network import toy_network
 
 VOCAB = 6
 PASSES: tuple[PassName, ...] = ("plain", "sliding", "adapted")
@@ -52,23 +52,7 @@ STREAM = shared_documents(VOCAB, 64, 0, documents=5, phrase=10)
 
 
 def network() -> GPT:
-    config = ModelConfig(
-        vocab_size=VOCAB,
-        layers=2,
-        width=16,
-        query_heads=2,
-        kv_heads=1,
-        mlp_hidden=32,
-        rotary_channels=4,
-        exclusive_attention_layers=2,
-        recurrence=RecurrenceConfig(first=0, last=0, extra_passes=1),
-    )
-    model = GPT(config)
-    initialize(model, 0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return toy_network(VOCAB)
 
 
 def scorer(name: PassName) -> NetworkScorer:

@@ -1,15 +1,20 @@
 """The published regression table: a network filled by a formula that any language can write, at exact rotary frequencies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from fairway.config import ModelConfig
 from fairway.model.gpt import GPT
+from fairway.recipes import recipe
 
-CONFIG = ModelConfig(
-    vocab_size=64, layers=11, width=128, query_heads=4, kv_heads=2, mlp_hidden=512, rotary_channels=16, rotary_bfloat16=False
-)
+SIZE = {
+    "vocab_size": 64, "width": 128, "query_heads": 4, "kv_heads": 2, "mlp_hidden": 512, "rotary_channels": 16,
+    "rotary_bfloat16": False,
+}  # fmt: skip
+LANES = {"residual.keep_weight": (4, 1.1, 0.1), "residual.write_weight": (5, 1.0, 0.3)}
+BALANCE = 0.4
 IDS = [3, 10, 17, 24, 31, 1, 45, 52, 59, 2, 9, 16]
 
 
@@ -20,11 +25,13 @@ def fill(code: int, shape: torch.Size) -> torch.Tensor:
     return torch.from_numpy((2 * (wave - np.floor(wave)) - 1).astype(np.float32)).view(shape)
 
 
-def filled_network() -> GPT:
-    model = GPT(CONFIG)
+def filled_network(system: str) -> GPT:
+    model = GPT(replace(recipe(system).model, **SIZE))
+    parameters = dict(model.named_parameters())
     codes = {"embedding.weight": (1, 0.0, 0.5), "skips.weight": (2, 1.0, 0.3), "skips.gate": (3, 0.0, 0.5)}
     order = ["query", "key", "value", "output"]
-    for layer in range(CONFIG.layers):
+    codes |= {lane: code for lane, code in LANES.items() if lane in parameters}
+    for layer in range(model.config.layers):
         base, block = 100 + 16 * layer, f"blocks.{layer}."
         codes |= {f"{block}attention.{name}.weight": (base + place, 0.0, 0.1) for place, name in enumerate(order)}
         codes[block + "mlp.up.weight"] = (base + 4, 0.0, 0.1)
@@ -33,12 +40,13 @@ def filled_network() -> GPT:
         codes[block + "mlp_scale"] = (base + 7, 1.0, 0.2)
         codes[block + "residual_mix"] = (base + 8, 0.0, 0.2)
         codes[block + "attention.query_gain"] = (base + 9, 2.0, 0.5)
-    parameters = dict(model.named_parameters())
-    assert parameters.keys() == codes.keys()
+    assert parameters.keys() - {"residual.balance"} == codes.keys()
     with torch.no_grad():
+        if "residual.balance" in parameters:
+            parameters["residual.balance"].fill_(BALANCE)
         for name, (code, offset, factor) in codes.items():
             parameters[name].copy_(offset + factor * fill(code, parameters[name].shape))
-        for layer in range(CONFIG.layers):
+        for layer in range(model.config.layers):
             parameters[f"blocks.{layer}.residual_mix"][0] += 1
     return model
 
@@ -49,14 +57,20 @@ def test_fill_formula():
 
 
 @pytest.mark.parametrize(
-    ("recurrent", "at_3", "at_11", "mean_abs", "loss"),
+    ("name", "recurrent", "at_3", "at_11", "mean_abs", "loss"),
     [
-        (False, [-3.3961, 2.6141, 0.5603, 0.7110], [-4.1588, 2.0604, -4.6531, 1.1004], 2.8913, 21.3296),
-        (True, [-2.6808, 2.6835, 1.0186, 0.5242], [-3.7342, 2.2715, -4.5525, 1.6580], 2.8859, 21.4065),
+        ("pr1413", False, [-3.3961, 2.6141, 0.5603, 0.7110], [-4.1588, 2.0604, -4.6531, 1.1004], 2.8913, 21.3296),
+        ("pr1413", True, [-2.6808, 2.6835, 1.0186, 0.5242], [-3.7342, 2.2715, -4.5525, 1.6580], 2.8859, 21.4065),
+        ("pr1533", False, [-2.9806, 3.5763, 1.3389, -0.2093], [-4.8494, 1.7955, -4.2187, 0.4503], 2.8983, 21.0590),
+        ("pr1533", True, [-2.3382, 3.6689, 1.5250, -0.5292], [-4.5195, 2.3740, -3.7266, 0.7510], 2.8928, 21.0750),
+        ("pr1557", False, [-2.9157, 4.0011, 1.5648, 0.1006], [-5.2892, 2.3070, -4.2914, 0.9097], 2.9028, 20.9763),
+        ("pr1557", True, [-2.0010, 4.3509, 2.1377, 0.1113], [-4.6074, 2.2447, -3.4428, 0.9746], 2.8914, 20.9002),
+        ("pr1776", False, [-3.3798, 2.6097, 0.5420, 0.6988], [-4.1731, 2.0578, -4.6772, 1.0837], 2.8917, 21.3374),
+        ("pr1776", True, [-2.8981, 2.9475, 0.3827, 0.8018], [-3.3510, 2.1872, -4.2183, 1.4525], 2.8924, 21.0940),
     ],
 )
-def test_published_row(recurrent, at_3, at_11, mean_abs, loss):
-    model = filled_network()
+def test_published_row(name, recurrent, at_3, at_11, mean_abs, loss):
+    model = filled_network(name)
     ids, targets = torch.tensor([IDS]), torch.tensor([[*IDS[1:], 23]])
     with torch.no_grad():
         logits = model.logits(model.hidden(ids, recurrent=recurrent))[0]

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.config import ModelConfig, RecurrenceConfig
+from fairway.config import ModelConfig, RecurrenceConfig, ResidualConfig
 from fairway.model.gpt import GPT
 from fairway.model.linear import Linear
+from fairway.model.residual import TOPOLOGIES
 from fairway.recipes import recipe
 
 SMALL = ModelConfig(
@@ -26,11 +27,28 @@ def random_network(config: ModelConfig = SMALL, seed: int = 0) -> GPT:
     return model
 
 
-@pytest.mark.parametrize(("name", "total"), [("pr1394", 35_943_512), ("pr1413", 35_943_512), ("baseline", 17_059_912)])
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("baseline", 17_059_912),
+        ("pr1394", 35_943_512),
+        ("pr1413", 35_943_512),
+        ("pr1533", 35_944_537),
+        ("pr1557", 35_946_650),
+        ("pr1776", 35_944_536),
+    ],
+)
 def test_parameter_totals(name, total):
     with torch.device("meta"):
         model = GPT(recipe(name).model)
     assert sum(parameter.numel() for parameter in model.parameters()) == total
+
+
+def test_two_extra_passes_need_fewer_skips_than_three():
+    config = recipe("pr1557").model
+    with torch.device("meta"):
+        model = GPT(replace(config, recurrence=replace(config.recurrence, extra_passes=2)))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 35_944_602
 
 
 def test_full_size_counts_of_pr1413():
@@ -43,10 +61,17 @@ def test_full_size_counts_of_pr1413():
     assert model.skips.weight.shape == (7, 512)
 
 
-@given(data=st.data(), seed=st.integers(0, 1000), recurrent=st.booleans(), gates=st.booleans())
-@settings(deadline=None, max_examples=25)
-def test_the_future_cannot_change_the_past(data, seed, recurrent, gates):
-    model = random_network(replace(SMALL, skip_gates=gates), seed)
+@given(
+    data=st.data(),
+    topology=st.sampled_from(sorted(TOPOLOGIES)),
+    seed=st.integers(0, 1000),
+    recurrent=st.booleans(),
+    gates=st.booleans(),
+)
+@settings(deadline=None, max_examples=50)
+def test_the_future_cannot_change_the_past(data, topology, seed, recurrent, gates):
+    residual = ResidualConfig(topology=topology, parallel_from=3)
+    model = random_network(replace(SMALL, skip_gates=gates, residual=residual), seed)
     model.compute_dtype = torch.float64
     ids = torch.randint(64, (2, 17), generator=torch.Generator().manual_seed(seed))
     cut = data.draw(st.integers(1, 16))

@@ -21,10 +21,29 @@ def test_published_totals_and_flops(name):
     assert summary.looped.sliding_flops == 32 * summary.looped.scoring_flops
 
 
-@pytest.mark.parametrize(("extra", "total"), [(2, 426.246e6), (3, 497.025e6)])
-def test_published_flops_of_deeper_recurrence(extra, total):
-    deeper = with_fields(recipe("pr1413"), {"model.recurrence.first": 3, "model.recurrence.extra_passes": extra})
-    assert summarize(deeper).looped.training_flops == pytest.approx(total, abs=1e3)
+@pytest.mark.parametrize(
+    ("name", "applications", "flops"), [("pr1533", 17, 426.246e6), ("pr1776", 17, 426.246e6), ("pr1557", 20, 497.025e6)]
+)
+def test_published_flops_of_deeper_recurrence(name, applications, flops):
+    looped = summarize(recipe(name)).looped
+    assert looped.applications == applications
+    assert looped.training_flops == pytest.approx(flops, abs=1e3)
+
+
+def test_lane_parameters_are_parts_stored_as_float16():
+    def lanes(name):
+        return [
+            (part.name, part.shape, part.parameters, part.bits, part.bytes)
+            for part in summarize(recipe(name)).parts
+            if part.name.startswith("residual.")
+        ]
+
+    assert lanes("pr1413") == lanes("pr1776") == []
+    assert lanes("pr1533") == [("residual.balance", (), 1, 16, 2)]
+    assert lanes("pr1557") == [
+        ("residual.write_weight", (11, 2, 2), 44, 16, 88),
+        ("residual.keep_weight", (11, 2), 22, 16, 44),
+    ]
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -5,21 +5,16 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-import torch
-
 from fairway.audit.artifact import NetworkScorer
 from fairway.audit.streams import Streams, generate
-from fairway.config import AdaptationConfig, ModelConfig, PassName, RecurrenceConfig, ScoreConfig, TiltConfig
-from fairway.model.gpt import GPT
-from fairway.model.initial import initialize
+from fairway.config import AdaptationConfig, PassName, ScoreConfig, TiltConfig
 from fairway.score.plan import Block
 from fairway.score.predictor import Predictor
 from fairway.score.tilt import TiltedPredictor
+from toy_network import toy_network
 
 VOCAB, CONTEXT, CHUNK, TARGETS = 6, 8, 16, 64
 SEEDS = (0, 1, 2)
-NOISE = 0.2
-"""Deviation added to every weight: a fresh network predicts all but uniformly, which would hide what it looks at."""
 
 CONFIG = ScoreConfig(
     passes=("tilted",),
@@ -28,28 +23,6 @@ CONFIG = ScoreConfig(
     adaptation=AdaptationConfig(chunk_tokens=CHUNK, epochs=1, learning_rate=0.05, sequences_per_step=CHUNK // CONTEXT),
     tilt=TiltConfig(contexts=(2, 3), thresholds=(0.5, 0.5), minimum_counts=(1, 1), strength=2.0),
 )
-
-
-def network(seed: int) -> GPT:
-    """One attention layer that is passed twice, so that recurrence is on."""
-    model = GPT(
-        ModelConfig(
-            vocab_size=VOCAB,
-            layers=2,
-            width=16,
-            query_heads=2,
-            kv_heads=1,
-            mlp_hidden=32,
-            rotary_channels=4,
-            exclusive_attention_layers=2,
-            recurrence=RecurrenceConfig(first=0, last=0, extra_passes=1),
-        )
-    )
-    initialize(model, seed)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        parameter.data += NOISE * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 def streams() -> Streams:
@@ -94,5 +67,5 @@ def ours() -> tuple[Callable[[], NetworkScorer], ...]:
 
 
 def _maker(title: str, kind: type[NetworkScorer], name: PassName, seed: int) -> Callable[[], NetworkScorer]:
-    model = network(seed)
+    model = toy_network(VOCAB, seed, noise_seed=seed)
     return lambda: kind(f"{title}, seed {seed}", lambda: copy.deepcopy(model), CONFIG, name)

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from fairway.base.errors import DataError
-from fairway.config import ModelConfig, RecurrenceConfig
 from fairway.model.gpt import GPT
 from fairway.quant.hessian import collect_hessians
-from reference_names import to_fairway
+from reference_networks import stored_network
 
 FOLDER = Path(__file__).parents[1] / "golden" / "quant"
 INPUTS = {
@@ -22,37 +21,22 @@ INPUTS = {
 }
 
 
-def golden_model() -> tuple[GPT, torch.Tensor]:
+def golden_model(pr: str = "1413") -> tuple[GPT, torch.Tensor]:
     arrays = np.load(FOLDER / "hessians_calibration.npz")
-    setting = dict(zip(arrays["1413.settings_names"].tolist(), arrays["1413.settings_values"].tolist(), strict=True))
-    config = ModelConfig(
-        vocab_size=int(setting["vocab_size"]),
-        layers=int(setting["layers"]),
-        width=int(setting["width"]),
-        query_heads=int(setting["heads"]),
-        kv_heads=int(setting["kv_heads"]),
-        mlp_hidden=int(setting["width"] * setting["mlp_multiplier"]),
-        rotary_channels=int(setting["rotary_dims"]),
-        exclusive_attention_layers=int(setting["layers"]),
-        softcap=setting["softcap"],
-        recurrence=RecurrenceConfig(
-            first=int(setting["loop_start"]), last=int(setting["loop_end"]), extra_passes=int(setting["extra_passes"])
-        ),
-    )
+    settings = dict(zip(arrays[f"{pr}.settings_names"].tolist(), arrays[f"{pr}.settings_values"].tolist(), strict=True))
     weights = {
         key.removeprefix("weights."): tensor
-        for key, tensor in load_file(FOLDER / "hessians_1413.safetensors").items()
-        if key.startswith("weights.") and "rope" not in key
+        for key, tensor in load_file(FOLDER / f"hessians_{pr}.safetensors").items()
+        if key.startswith("weights.")
     }
-    model = GPT(config)
-    model.load_state_dict(to_fairway(weights, config.layers))
-    return model, torch.from_numpy(arrays["batches"]).long()
+    return stored_network(pr, settings, weights), torch.from_numpy(arrays["batches"]).long()
 
 
-def test_hessians_match_the_reference():
-    model, batches = golden_model()
+@pytest.mark.parametrize("pr", ["1413", "1557"])
+def test_hessians_match_the_reference(pr):
+    model, batches = golden_model(pr)
     found = collect_hessians(model, batches)
-    golden = {key: tensor for key, tensor in load_file(FOLDER / "hessians_1413.safetensors").items() if "hessian" in key}
+    golden = {key: tensor for key, tensor in load_file(FOLDER / f"hessians_{pr}.safetensors").items() if "hessian" in key}
     compared = {"embedding.weight"}
     assert close(found["embedding.weight"], golden.pop("hessian.head_in"))
     for key, expected in golden.items():

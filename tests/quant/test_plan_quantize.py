@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,14 +7,30 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fairway.artifact.adapter import records_from_state, state_from_records
+from fairway.artifact.container import read_artifact, write_artifact
 from fairway.base.errors import RecipeError
-from fairway.config import QuantConfig, SchemeConfig
+from fairway.config import QuantConfig, RecurrenceConfig, ResidualConfig, SchemeConfig
+from fairway.model.linear import Linear
+from fairway.model.residual import TOPOLOGIES
+from fairway.quant.clip import sdclip
+from fairway.quant.gptq import damped
+from fairway.quant.hessian import collect_hessians
 from fairway.quant.plan import make_plan
 from fairway.quant.quantize import code_entropy, dequantize, quantize_state
 from reference_names import fairway_name
+from toy_network import toy_network
 
 SHARED = Path(__file__).parents[3] / "shared" / "golden" / "quant"
 ROUND = QuantConfig(matrices=SchemeConfig(method="round"), embedding=SchemeConfig(method="round", bits=8, clip_sigmas=20.0))
+
+
+def aware(importance: float) -> QuantConfig:
+    """The published schemes, with Hessian-aware steps for all matrices."""
+    plain = QuantConfig()
+    return QuantConfig(
+        matrices=replace(plain.matrices, importance=importance), embedding=replace(plain.embedding, importance=importance)
+    )
 
 
 def small_state(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -149,38 +167,41 @@ def test_weights_of_another_network_are_refused():
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the golden data of ../shared")
-def test_a_whole_model_matches_the_reference():
-    golden = np.load(SHARED / "model_1413.npz")
+@pytest.mark.parametrize(("pr", "importance"), [("1413", 0.0), ("1557", 0.175)])
+def test_a_whole_model_matches_the_reference(pr, importance):
+    golden = np.load(SHARED / f"model_{pr}.npz")
     inputs = np.load(SHARED / "model_inputs_x16.npz")
     weights = load_file(SHARED / "model_weights_f16.safetensors")
     state = {fairway_name(str(key)): weights[str(key)].float() for key in golden["scheme_names"]}
-    sources = {"query": "attn_in", "key": "attn_in", "value": "attn_in", "output": "proj_in", "up": "fc_in", "down": "down_in"}
-    hessians = {}
-    for name in state:
-        part = name.split(".")[-2]
-        key = "head_in" if name == "embedding.weight" else f"blocks.{name.split('.')[1]}.{sources.get(part)}"
-        if key in inputs.files:
-            x = torch.from_numpy(inputs[key]).float() / 16
-            hessians[name] = x.flatten(0, 1).T @ x.flatten(0, 1) / len(x)
-    quantized = quantize_state(state, make_plan(state, QuantConfig()), hessians)
+    quantized = quantize_state(state, make_plan(state, aware(importance)), input_hessians(state, inputs))
+    reports = {report.name: report for report in quantized.reports}
     rows, scales = [], []
     for key, (loss, norm) in zip(golden["names"], golden["proxy_loss_and_frobenius_error"], strict=True):
         name = fairway_name(str(key))
-        ours = quantized.tensors[name]
+        ours, report = quantized.tensors[name], reports[name]
         rows.append((ours.codes == torch.from_numpy(golden[f"{key}.q"])).all(dim=1))
         scales.append(ours.scales.view(torch.int16) - torch.from_numpy(golden[f"{key}.scale"]).view(torch.int16))
-        (report,) = [report for report in quantized.reports if report.name == name]
         assert report.hessian_error == pytest.approx(float(loss), rel=0.005)
         assert report.rms_error * ours.codes.numel() ** 0.5 == pytest.approx(float(norm), rel=0.005)
     assert float(torch.cat(rows).float().mean()) >= 0.99
     assert int(torch.cat(scales).abs().max()) <= 1
     assert float((torch.cat(scales) != 0).float().mean()) <= 0.002
-    assert set(quantized.controls) == {
-        fairway_name(str(key))
-        for key, tag in zip(golden["scheme_names"], golden["scheme"], strict=True)
-        if "passthrough" in tag
-    }
-    assert all(torch.equal(quantized.controls[fairway_name(key)], weights[key]) for key in weights if "scale" in key)
+    controls = [str(key) for key, tag in zip(golden["scheme_names"], golden["scheme"], strict=True) if "passthrough" in tag]
+    assert set(quantized.controls) == {fairway_name(key) for key in controls}
+    assert all(torch.equal(quantized.controls[fairway_name(key)], weights[key]) for key in controls)
+
+
+def input_hessians(state: dict[str, torch.Tensor], inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Hessians of stored inputs, in sixteenths."""
+    sources = {"query": "attn_in", "key": "attn_in", "value": "attn_in", "output": "proj_in", "up": "fc_in", "down": "down_in"}
+    hessians = {}
+    for name in state:
+        part = name.split(".")[-2]
+        key = "head_in" if name == "embedding.weight" else f"blocks.{name.split('.')[1]}.{sources.get(part)}"
+        if key in inputs:
+            x = torch.from_numpy(inputs[key]).float() / 16
+            hessians[name] = x.flatten(0, 1).T @ x.flatten(0, 1) / len(x)
+    return hessians
 
 
 def test_the_number_of_threads_changes_nothing_and_is_restored():
@@ -202,21 +223,60 @@ def test_the_number_of_threads_changes_nothing_and_is_restored():
     assert list(results[0].tensors) == list(results[1].tensors)
 
 
-def test_a_clip_rule_sees_the_weight_the_diagonal_and_the_scheme():
-    state, seen = small_state(), {}
-    plan, hessians = make_plan(state, QuantConfig()), small_hessians(state)
+def test_the_scheme_of_a_tensor_says_how_its_rows_are_scaled():
+    state = small_state()
+    hessians = small_hessians(state)
+    config = QuantConfig(matrices=SchemeConfig(importance=0.3))
+    quantized = quantize_state(state, make_plan(state, config), hessians)
+    plain = quantize_state(state, make_plan(state, QuantConfig()), hessians)
+    for name, tensor in quantized.tensors.items():
+        scheme = config.embedding if name == "embedding.weight" else config.matrices
+        assert torch.equal(tensor.scales, sdclip(state[name], hessians[name].diagonal(), scheme))
+        assert torch.equal(tensor.scales, plain.tensors[name].scales) == (scheme is config.embedding)
 
-    def rule(weight, diagonal, scheme):
-        (name,) = [name for name in plan.schemes if torch.equal(state[name], weight)]
-        seen[name] = (diagonal.clone(), scheme)
-        return torch.full((len(weight),), 0.25, dtype=torch.float16)
 
-    quantized = quantize_state(state, plan, hessians, clip=rule)
-    assert seen.keys() == quantized.tensors.keys() == hessians.keys()
-    for name, (diagonal, scheme) in seen.items():
-        assert torch.equal(diagonal, hessians[name].diagonal())
-        assert scheme is plan.schemes[name]
-        assert bool((quantized.tensors[name].scales == 0.25).all())
+def test_importance_reads_the_hessian_before_dead_inputs_and_damping_change_it():
+    state, name = small_state(), "blocks.0.mlp.down.weight"
+    hessians = small_hessians(state)
+    hessians[name][3:20], hessians[name][:, 3:20] = 0.0, 0.0
+    quantized = quantize_state(state, make_plan(state, aware(0.5)), hessians)
+    assert torch.equal(
+        quantized.tensors[name].scales, sdclip(state[name], hessians[name].diagonal(), SchemeConfig(importance=0.5))
+    )
+    fixed, _ = damped(hessians[name], QuantConfig().damping)
+    assert not torch.equal(quantized.tensors[name].scales, sdclip(state[name], fixed.diagonal(), SchemeConfig(importance=0.5)))
+
+
+def test_a_hessian_that_is_not_finite_is_refused_with_importance_too():
+    state = small_state()
+    hessians = small_hessians(state)
+    hessians["blocks.0.mlp.up.weight"][2, 2] = float("inf")
+    with pytest.raises(RecipeError, match="Hessian is not finite"):
+        quantize_state(state, make_plan(state, aware(0.175)), hessians)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_every_topology_is_packed_and_comes_back_with_its_controls(topology, tmp_path):
+    loop = RecurrenceConfig(first=1, last=1, extra_passes=1)
+    model = toy_network(40, layers=4, recurrence=loop, residual=ResidualConfig(topology=topology, parallel_from=2))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ids = torch.randint(40, (3, 2, 24), generator=torch.Generator().manual_seed(1))
+    plan = make_plan(state, aware(0.175))
+    quantized = quantize_state(state, plan, collect_hessians(model, ids))
+    lanes = {name for name in state if name.startswith("residual.")}
+    assert {name.removeprefix("residual.") for name in lanes} == TOPOLOGIES[topology].initial.keys()
+    assert lanes <= set(quantized.controls)
+    assert set(quantized.tensors) == {"embedding.weight"} | {
+        f"{n}.weight" for n, m in model.named_modules() if isinstance(m, Linear)
+    }
+    write_artifact(tmp_path / "model.fwz", records_from_state(quantized), {})
+    back = dequantize(state_from_records(read_artifact(tmp_path / "model.fwz").tensors))
+    model.load_state_dict(back)
+    for name, weight in state.items():
+        if plan.schemes[name] is None:
+            assert torch.equal(back[name], weight.half().float()), name
+        else:
+            assert torch.equal(back[name], quantized.tensors[name].dequantize()), name
 
 
 def test_the_report_counts_codes_at_the_ends_of_the_grid():

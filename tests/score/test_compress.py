@@ -1,6 +1,7 @@
 """Compression of any bytes: everything comes back, and damage ends in an error, never in wrong text."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from fairway.config import MachineConfig, PassName
 from fairway.data.dataset import Dataset
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.score.coded_file import CodedFile
-from fairway.score.compress import compress, decompress, text_to_tokens
+from fairway.score.compress import Coder, compress, decompress, text_to_tokens
 from fairway.score.plan import Block, fixed_plan, plain_windows
 from fairway.score.predictor import Predictor, Revealed, WindowBatch
 from fairway.train.machine import choose
@@ -42,32 +43,27 @@ def tokenizer(corpus: Path) -> Tokenizer:
     return Dataset.open(corpus).tokenizer
 
 
-class Coder:
+class SmallCoder:
     """Compress and decompress with the small predictor."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.machine = choose(MachineConfig(device="cpu", threads=1))
         self.predictor = Repeating(tokenizer.vocab_size)
+        self.inner = Coder(self.make, tokenizer, ARTIFACT, choose(MachineConfig(device="cpu", threads=1)))
 
     def make(self, name: PassName, targets: int) -> tuple[Predictor, list[Block]]:
         assert name == "plain"
         return self.predictor, fixed_plan(plain_windows(targets, 4))
 
     def code(self, content: bytes) -> bytes:
-        coded = compress(
-            content, self.make, "plain", tokenizer=self.tokenizer, artifact=ARTIFACT, machine=self.machine
-        )  # fmt: skip
-        return coded.to_bytes()
+        return compress(content, self.inner, "plain").to_bytes()
 
     def restore(self, data: bytes, artifact: bytes = ARTIFACT) -> bytes:
-        coded = CodedFile.from_bytes(data, "test.fwc")
-        return decompress(coded, self.make, tokenizer=self.tokenizer, artifact=artifact, machine=self.machine)[0]
+        return decompress(CodedFile.from_bytes(data, "test.fwc"), replace(self.inner, artifact=artifact))[0]
 
 
 @pytest.fixture(scope="module")
-def coder(tokenizer: Tokenizer) -> Coder:
-    return Coder(tokenizer)
+def coder(tokenizer: Tokenizer) -> SmallCoder:
+    return SmallCoder(tokenizer)
 
 
 ADVERSARIAL = [
@@ -82,11 +78,11 @@ ADVERSARIAL = [
 
 
 @pytest.mark.parametrize("content", ADVERSARIAL, ids=lambda content: repr(content[:12]))
-def test_adversarial_bytes_come_back(content: bytes, coder: Coder) -> None:
+def test_adversarial_bytes_come_back(content: bytes, coder: SmallCoder) -> None:
     assert coder.restore(coder.code(content)) == content
 
 
-def test_every_single_byte_comes_back(coder: Coder) -> None:
+def test_every_single_byte_comes_back(coder: SmallCoder) -> None:
     for byte in range(256):
         assert coder.restore(coder.code(bytes([byte]))) == bytes([byte])
 
@@ -94,13 +90,13 @@ def test_every_single_byte_comes_back(coder: Coder) -> None:
 @pytest.mark.slow
 def test_a_megabyte_of_one_character_comes_back() -> None:
     """Spaces, of which pieces hold up to 16, so that a megabyte is 62,500 tokens and not a million."""
-    coder = Coder(train_tokenizer(["x" + " " * 4000] * 20, 268))
+    coder = SmallCoder(train_tokenizer(["x" + " " * 4000] * 20, 268))
     data = coder.code(b" " * 1_000_000)
     assert coder.restore(data) == b" " * 1_000_000
     assert len(data) < 20_000
 
 
-def test_long_runs_of_what_no_piece_holds_come_back(coder: Coder) -> None:
+def test_long_runs_of_what_no_piece_holds_come_back(coder: SmallCoder) -> None:
     for content in (b"\xff" * 2000, b"\x00" * 2000):
         assert coder.restore(coder.code(content)) == content
 
@@ -118,7 +114,7 @@ PIECES = st.one_of(
 )
 @given(pieces=st.lists(PIECES, max_size=3))
 @example(pieces=[b"\xe2\x96", b"\x81"])
-def test_random_bytes_come_back(pieces: list[bytes], coder: Coder) -> None:
+def test_random_bytes_come_back(pieces: list[bytes], coder: SmallCoder) -> None:
     content = b"".join(pieces)
     assert coder.restore(coder.code(content)) == content
 
@@ -141,7 +137,7 @@ def test_only_what_the_tokenizer_loses_is_escaped(tokenizer: Tokenizer) -> None:
     assert [tokenizer.surfaces[index] for index in bytes_used] == [b"\xe2", b"\x96", b"\x81"]
 
 
-def test_every_flipped_bit_is_refused(coder: Coder) -> None:
+def test_every_flipped_bit_is_refused(coder: SmallCoder) -> None:
     data = coder.code(b"def f(x):\n    return x\n")
     for position in range(len(data)):
         for bit in range(8):
@@ -154,7 +150,7 @@ def test_every_flipped_bit_is_refused(coder: Coder) -> None:
             coder.restore(data[:length])
 
 
-def test_damage_behind_a_forged_checksum_never_gives_wrong_text(coder: Coder) -> None:
+def test_damage_behind_a_forged_checksum_never_gives_wrong_text(coder: SmallCoder) -> None:
     """Even if the file's checksum is made to fit, the text's own does not; the last word holds bits that decide nothing."""
     content = b"def f(x):\n    return x\n" * 4
     whole = CodedFile.from_bytes(coder.code(content), "test.fwc")
@@ -172,7 +168,7 @@ def test_damage_behind_a_forged_checksum_never_gives_wrong_text(coder: Coder) ->
                 assert coder.restore(forged.to_bytes()) == content
 
 
-def test_another_artifact_is_refused(coder: Coder) -> None:
+def test_another_artifact_is_refused(coder: SmallCoder) -> None:
     with pytest.raises(ArtifactError, match="not with this one"):
         coder.restore(coder.code(b"text"), artifact=bytes(8))
 
@@ -184,7 +180,7 @@ def test_files_of_other_kinds_are_refused_by_name() -> None:
         CodedFile.from_bytes(b"FWCODED\x02" + bytes(40), "new.fwc")
 
 
-def test_the_header_is_small(coder: Coder) -> None:
+def test_the_header_is_small(coder: SmallCoder) -> None:
     coded = CodedFile.from_bytes(coder.code(b"x"), "test.fwc")
     assert coded.overhead <= 120
     assert np.array_equal(CodedFile.from_bytes(coded.to_bytes(), "again").words, coded.words)

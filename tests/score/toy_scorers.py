@@ -5,36 +5,20 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from fairway.config import AdaptationConfig, ModelConfig, RecurrenceConfig
+from fairway.config import AdaptationConfig
 from fairway.model.gpt import GPT
-from fairway.model.initial import initialize
 from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
 from fairway.score.plan import Block, chunk_count, chunked_plan, fixed_plan, plain_windows, sliding_windows
 from fairway.score.predictor import Predictor
 from fairway.score.sgd import AdaptedPredictor
+from toy_network import toy_network
 
 VOCAB, TARGETS, CONTEXT = 13, 60, 8
 
 
 def small_model() -> GPT:
-    config = ModelConfig(
-        vocab_size=VOCAB,
-        layers=2,
-        width=16,
-        query_heads=2,
-        kv_heads=1,
-        mlp_hidden=32,
-        rotary_channels=4,
-        exclusive_attention_layers=2,
-        recurrence=RecurrenceConfig(first=0, last=0, extra_passes=1),
-    )
-    model = GPT(config)
-    initialize(model, 0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return toy_network(VOCAB)
 
 
 def stream(seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairway.audit.scorer import Meta, SideInformation
 from fairway.base.values import with_fields
-from fairway.config import ADAPTIVE_PASSES, PassName, ScoreConfig
+from fairway.config import ADAPTIVE_PASSES, ModelConfig, PassName, ScoreConfig
 from fairway.data.tokenizer import Tokenizer
 from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
@@ -26,6 +26,12 @@ from fairway.train.machine import Machine
 
 MATCHED_SCALE = 1e-3
 """Root mean square of the embedding of a network whose predictions are all but uniform; above the floor of its norms."""
+
+NOISE = 0.2
+"""Deviation added to every weight of a `perturbed` network."""
+
+SMALL_SCALE_RATES = {"sgd": 0.1, "adamw": 0.02}
+"""Peak step sizes of the adaptation in networks of a few thousand weights, by optimizer."""
 
 
 class NetworkScorer:
@@ -100,11 +106,7 @@ class NetworkScorer:
 
     def miniature(self, vocab_size: int) -> "NetworkScorer":
         """The same pass over few tokens: an untrained network of this shape, windows of four, chunks of four."""
-        model = GPT(replace(self.fresh_network().config, vocab_size=vocab_size))
-        initialize(model, 0)
-        generator = torch.Generator().manual_seed(1)
-        for parameter in model.parameters():
-            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+        model = perturbed(replace(self.fresh_network().config, vocab_size=vocab_size))
         return NetworkScorer(f"{self.name}, miniature", _copies(model), small_scale(self.config, 4), self.pass_name)
 
     def matched(self, vocab_size: int, context: int = 32) -> "NetworkScorer":
@@ -145,12 +147,32 @@ def _copies(model: GPT) -> Callable[[], GPT]:
     return lambda: copy.deepcopy(model)
 
 
+def perturbed(config: ModelConfig, seed: int = 0, noise_seed: int = 1) -> GPT:
+    """An untrained network that predicts something: a fresh one is all but uniform, which would hide what it looks at.
+
+    Args:
+        config: The network.
+        seed: Of the initial weights.
+        noise_seed: Of what is added to them.
+    """
+    model = GPT(config)
+    initialize(model, seed)
+    generator = torch.Generator().manual_seed(noise_seed)
+    for parameter in model.parameters():
+        parameter.data += NOISE * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
 def logic_scale(config: ScoreConfig, context: int = 64, chunk: int = 128) -> ScoreConfig:
     """The same pass with short windows and chunks, so that a few hundred targets cross several adaptation steps.
 
-    Stride keeps its share of the context, and divides the chunk only if it did; steps hold at most two rows.
+    Stride keeps its share of the context, and divides context and chunk as it did, or not: which targets share a window
+    with the next chunk depends on that, and with it whether the last input may be a window's key. Steps hold at most two rows.
     """
-    stride = max(1, round(config.stride * context / config.context))
+    share = config.stride * context / config.context
+    stride = max(1, round(share))
+    if config.context % config.stride == 0:
+        stride = min((part for part in range(1, context + 1) if context % part == 0), key=lambda part: abs(part - share))
     if config.adaptation.chunk_tokens % config.stride == 0:
         chunk -= chunk % stride
     elif chunk % stride == 0:
@@ -167,8 +189,12 @@ def logic_scale(config: ScoreConfig, context: int = 64, chunk: int = 128) -> Sco
 
 
 def small_scale(config: ScoreConfig, context: int) -> ScoreConfig:
-    """Windows of ``context``, chunks as long, and contexts of the tilt short enough to be met again in a few targets."""
+    """Windows of ``context``, chunks as long, and contexts of the tilt short enough to be met again in a few targets.
+
+    Steps are long enough to be seen after one chunk: AdamW moves every weight by about the rate, SGD by far less.
+    """
     small = logic_scale(config, context, context)
+    rate = SMALL_SCALE_RATES[config.adaptation.optimizer]
     tilt = {
         "tilt.contexts": (1,),
         "tilt.thresholds": (0.5,),
@@ -177,7 +203,7 @@ def small_scale(config: ScoreConfig, context: int) -> ScoreConfig:
         "tilt.word_start_strength": 0.0,
         "tilt.agreement": 0.0,
     }
-    return with_fields(small, {**tilt, "stride": max(1, context // 2), "adaptation.learning_rate": 0.1})
+    return with_fields(small, {**tilt, "stride": max(1, context // 2), "adaptation.learning_rate": rate})
 
 
 class Recording:
@@ -234,9 +260,8 @@ def _walk(predictor: Predictor, plan: list[Block], tokens: Tensor) -> Generator[
     for block in plan:
         for windows in block.windows.uniform_runs(1):
             for column, entry in enumerate(scored_inputs(windows).tolist()):
-                batch = cut(tokens, windows, frontier)
                 # A prediction gets the text that is coded and no more; beyond it the window holds zeros.
-                batch = replace(batch, inputs=batch.inputs.clone(), coded=tokens[frontier : entry + 1].clone())
+                batch = cut(tokens, windows, frontier, entry + 1)
                 tokens[entry + 1] = yield checked_distributions(predictor, batch)[0, column].double().cpu().numpy()
         begin, end = block.reveal
         predictor.observe(Revealed(tokens[begin : end + 1].clone(), begin))

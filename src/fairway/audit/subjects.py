@@ -19,7 +19,7 @@ from fairway.audit.runner import ADAPTED, BFLOAT16, FLOAT32, Tolerances
 from fairway.audit.streams import Streams, generate, shared_documents
 from fairway.base.errors import DataError
 from fairway.base.files import read_json
-from fairway.base.runs import RunFolder
+from fairway.base.runs import RunFolder, artifact_and_folder
 from fairway.config import ADAPTIVE_PASSES, PassName, ScoreConfig
 from fairway.data.dataset import Dataset
 from fairway.score.load import PackedModel
@@ -141,8 +141,7 @@ def open_run(target: Path) -> tuple[Path, RunFolder | None]:
     Raises:
         DataError: there is no such file.
     """
-    folder = RunFolder(target if target.is_dir() else target.parent)
-    artifact = folder.artifact if target.is_dir() else target
+    artifact, folder = artifact_and_folder(target)
     if not artifact.exists():
         raise DataError(f"{artifact} does not exist; name an artifact, or a run folder that holds one")
     own = artifact.name == folder.artifact.name and folder.score.exists()

@@ -104,3 +104,13 @@ class RunFolder:
         if not self.environment.exists():
             raise DataError(f"{self.root} does not say which data it used; name the folder with --data DIR")
         return Path(read_json(self.environment)["data"])
+
+
+def artifact_and_folder(target: Path) -> tuple[Path, RunFolder]:
+    """What a path on the command line names: an artifact with the folder it lies in, or a run folder with its artifact.
+
+    Neither need exist.
+    """
+    if target.is_dir():
+        return RunFolder(target).artifact, RunFolder(target)
+    return target, RunFolder(target.parent)

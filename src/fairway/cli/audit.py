@@ -1,7 +1,7 @@
 """``fairway audit``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,6 @@ from fairway.config import MachineConfig, PassName
 if TYPE_CHECKING:
     from fairway.audit.finding import Finding, Verdict
     from fairway.audit.scorer import Scorer
-    from fairway.base.runs import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +84,8 @@ def _artifact(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | N
     assert arguments.artifact is not None
     from fairway.audit.subjects import ArtifactAudit, open_run
     from fairway.data.dataset import Dataset
+    from fairway.record.claim import nothing_stated, run_claim
+    from fairway.score.compress import checked_pass
     from fairway.score.load import load_packed
     from fairway.train.machine import choose
 
@@ -94,46 +95,14 @@ def _artifact(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | N
     subject = ArtifactAudit(
         packed,
         choose(arguments.machine),
-        arguments.pass_name or packed.score.passes[-1],
+        checked_pass(arguments.pass_name, packed, "be audited"),
         Dataset.open(data) if data else None,
         run,
     )
-    if subject.pass_name == "float":
-        raise FairwayError("--pass float scores weights that are not in the artifact; choose plain, sliding, adapted or tilted")
-    claim = _claim(run, int(packed.header["byte_cap"]))
+    claim = run_claim(run, int(packed.header["byte_cap"])) if run else nothing_stated()
     _progress(claim)
     findings = [claim, *subject.audit(arguments.budget_seconds, arguments.seed, _progress)]
     return f"{path} {subject.pass_name}", findings, arguments.out or (run.audit if run else None)
-
-
-def _claim(run: "RunFolder | None", byte_cap: int = 0) -> "Finding":
-    """Test Q on one run: does what ``score.json`` states follow from its ledger and its files? The worst of its passes."""
-    from fairway.audit.runner import Sheet
-    from fairway.base.files import read_json
-    from fairway.record.checks import Limits
-    from fairway.record.claim import claim_audit
-    from fairway.record.figures import Claim
-    from fairway.record.results import read_run
-
-    if run is None:
-        measures = "discrepancies between what is stated and what the evidence shows"
-        sheet = Sheet("Q", "claim", ("claim", "budget"), measures, "all of it, for there is no run folder")
-        return sheet.not_applicable("there is no run folder, so nothing is stated")
-    # One run is no record: it needs no second seed, and its seconds are test W's, which knows the machine.
-    unlimited = float("inf")
-    limits = Limits(bytes=float(byte_cap), train_seconds=unlimited, eval_seconds=unlimited, seeds=1, files=())
-    results = [read_run(run.root)]
-    results += [read_run(run.root, name) for name in read_json(run.score)["passes"] if name != results[0].pass_name]
-    findings = []
-    for result in results:
-        claim = Claim(name=f"pass {result.pass_name}", bits_per_byte=result.bits_per_byte, seeds=(result.stated,))
-        findings.append(claim_audit(claim, [result.measured()], limits=limits))
-    found = next((finding for finding in findings if finding.verdict == "fail"), findings[0])
-    if found.verdict == "fail":
-        return found
-    if not run.ledger.exists():
-        return replace(found, verdict="undecided", reason=f"{run.ledger} does not exist, so the losses cannot be recomputed")
-    return replace(found, reason=f"every stated figure of {len(results)} passes follows from the ledger and the files")
 
 
 def _foreign(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | None]:
@@ -143,6 +112,7 @@ def _foreign(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | No
 
     from fairway.audit.run import run_audit
     from fairway.audit.streams import Streams, generate, shared_documents
+    from fairway.record.claim import nothing_stated
 
     vocab, text = arguments.vocab, None
     if arguments.data is not None:
@@ -157,7 +127,7 @@ def _foreign(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | No
     if text is not None:
         streams = Streams(shared_documents(vocab, 300, arguments.seed, text=text), streams.sources)
     findings = run_audit(scorer, streams, arguments.budget_seconds, seed=arguments.seed, progress=_progress)
-    return scorer.name, [_claim(None), *findings], arguments.out
+    return scorer.name, [nothing_stated(), *findings], arguments.out
 
 
 def _foreign_scorer(arguments: AuditArguments, vocab: int) -> "Scorer":

@@ -4,15 +4,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from fairway.base.errors import DataError
-from fairway.base.files import sha256_file, write_bytes, write_json, write_with
-from fairway.base.runs import RunFolder
+from fairway.base.files import write_bytes, write_json, write_with
+from fairway.base.runs import RunFolder, artifact_and_folder
 from fairway.cli.parse import Switch, emit, parse
 from fairway.config import MachineConfig
+
+if TYPE_CHECKING:
+    from fairway.score.compress import Coder
+    from fairway.score.load import PackedModel
 
 
 def _one_thread() -> MachineConfig:
@@ -65,9 +69,8 @@ def prove(argv: Sequence[str]) -> int:
     from fairway.score.prove import prove as prove_text
     from fairway.train.machine import choose
 
-    target = arguments.artifact
-    folder = RunFolder(target if target.is_dir() else target.parent)
-    packed = load_packed(folder.artifact if target.is_dir() else target)
+    path, folder = artifact_and_folder(arguments.artifact)
+    packed = load_packed(path)
     out = RunFolder(arguments.out or folder.root)
     with _progress("encode") as progress:
         proof = prove_text(
@@ -85,17 +88,11 @@ def prove(argv: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressArguments:
-    """Compress a file with an artifact; any bytes survive, text shrinks."""
+class CoderArguments:
+    """What coding and decoding must have in common."""
 
-    file: Annotated[Path, tyro.conf.Positional]
-    """The file to compress."""
     artifact: Annotated[Path, tyro.conf.arg(aliases=("-m",))]
-    """The artifact that predicts the text; the same one is needed to decompress."""
-    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
-    """The coded file, ending in .fwc by custom."""
-    pass_name: Annotated[str | None, tyro.conf.arg(name="pass")] = None
-    """Predictor: plain, sliding, adapted or tilted; by default the one that gives the artifact's result."""
+    """The artifact that predicts the text; decoding needs the one that it was coded with."""
     tokenizer: Path | None = None
     """SentencePiece model; only for artifacts that do not carry theirs."""
     machine: MachineConfig = field(default_factory=_one_thread)
@@ -103,29 +100,38 @@ class CompressArguments:
     """Print one JSON document instead of a sentence."""
 
 
-def compress(argv: Sequence[str]) -> int:
-    """Write a coded file."""
-    arguments = parse(CompressArguments, argv, "compress")
-    content = _read(arguments.file)
-    from fairway.score.compress import checked_pass, maker
-    from fairway.score.compress import compress as compress_bytes
+def _open(arguments: CoderArguments) -> "tuple[PackedModel, Coder]":
+    from fairway.score.compress import Coder
     from fairway.score.generate import read_tokenizer
     from fairway.score.load import load_packed
     from fairway.train.machine import choose
 
     packed = load_packed(arguments.artifact)
-    tokenizer = read_tokenizer(packed, arguments.tokenizer)
-    machine = choose(arguments.machine)
+    return packed, Coder.of(packed, choose(arguments.machine), read_tokenizer(packed, arguments.tokenizer))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressArguments(CoderArguments):
+    """Compress a file with an artifact; any bytes survive, text shrinks."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The file to compress."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """The coded file, ending in .fwc by custom."""
+    pass_name: Annotated[str | None, tyro.conf.arg(name="pass")] = None
+    """Predictor: plain, sliding, adapted or tilted; by default the one that gives the artifact's result."""
+
+
+def compress(argv: Sequence[str]) -> int:
+    """Write a coded file."""
+    arguments = parse(CompressArguments, argv, "compress")
+    content = _read(arguments.file)
+    from fairway.score.compress import checked_pass
+    from fairway.score.compress import compress as compress_bytes
+
+    packed, coder = _open(arguments)
     with _progress("encode") as progress:
-        coded = compress_bytes(
-            content,
-            maker(packed, machine, tokenizer),
-            checked_pass(arguments.pass_name, packed),
-            tokenizer=tokenizer,
-            artifact=_identity(arguments.artifact),
-            machine=machine,
-            progress=progress,
-        )
+        coded = compress_bytes(content, coder, checked_pass(arguments.pass_name, packed), progress)
     data = coded.to_bytes()
     write_bytes(arguments.out, data)
     document = {"bytes": len(content), "coded_bytes": len(data), "tokens": coded.targets, "out": str(arguments.out)}
@@ -135,22 +141,15 @@ def compress(argv: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecompressArguments:
+class DecompressArguments(CoderArguments):
     """Bring a file back from coded text; nothing is written unless it is exactly what was coded."""
 
     file: Annotated[Path, tyro.conf.Positional]
     """The coded file."""
-    artifact: Annotated[Path, tyro.conf.arg(aliases=("-m",))]
-    """The artifact that it was coded with."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Where the text goes."""
     tokens: Path | None = None
     """Also write the token ids, as a .npy file."""
-    tokenizer: Path | None = None
-    """SentencePiece model; only for artifacts that do not carry theirs."""
-    machine: MachineConfig = field(default_factory=_one_thread)
-    json: Switch = False
-    """Print one JSON document instead of a sentence."""
 
 
 def decompress(argv: Sequence[str]) -> int:
@@ -159,24 +158,11 @@ def decompress(argv: Sequence[str]) -> int:
     data = _read(arguments.file)
     from fairway.score.coded_file import CodedFile
     from fairway.score.compress import decompress as decompress_file
-    from fairway.score.compress import maker
-    from fairway.score.generate import read_tokenizer
-    from fairway.score.load import load_packed
-    from fairway.train.machine import choose
 
     coded = CodedFile.from_bytes(data, str(arguments.file))
-    packed = load_packed(arguments.artifact)
-    tokenizer = read_tokenizer(packed, arguments.tokenizer)
-    machine = choose(arguments.machine)
+    _, coder = _open(arguments)
     with _progress("decode") as progress:
-        content, tokens = decompress_file(
-            coded,
-            maker(packed, machine, tokenizer),
-            tokenizer=tokenizer,
-            artifact=_identity(arguments.artifact),
-            machine=machine,
-            progress=progress,
-        )
+        content, tokens = decompress_file(coded, coder, progress)
     if arguments.tokens is not None:
         import numpy as np
 
@@ -185,10 +171,6 @@ def decompress(argv: Sequence[str]) -> int:
     document = {"bytes": len(content), "coded_bytes": len(data), "tokens": coded.targets, "out": str(arguments.out)}
     emit(document, f"{len(data):,} bytes became {len(content):,} in {arguments.out}", as_json=arguments.json)
     return 0
-
-
-def _identity(artifact: Path) -> bytes:
-    return bytes.fromhex(sha256_file(artifact))[:8]
 
 
 def _read(path: Path) -> bytes:

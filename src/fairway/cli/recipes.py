@@ -115,7 +115,7 @@ def model(argv: Sequence[str]) -> int:
 
     summary = summarize(arguments.recipe)
     parts = [
-        (part.name, "x".join(map(str, part.shape)), part.count, part.parameters, part.bits, part.bytes)
+        (part.name, "x".join(map(str, part.shape)) or "scalar", part.count, part.parameters, part.bits, part.bytes)
         for part in summary.parts
     ]
     costs = [

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from fairway.base.errors import DataError
-from fairway.base.runs import RunFolder
+from fairway.base.runs import RunFolder, artifact_and_folder
 from fairway.cli.parse import Switch, emit, named_recipe, parse, table
 from fairway.config import MachineConfig, Recipe, ScoreConfig
 
@@ -104,10 +104,10 @@ def pack(argv: Sequence[str]) -> int:
 def score(argv: Sequence[str]) -> int:
     """Score an artifact, or a run folder with its weights before quantization too."""
     target, rest = (Path(argv[0]), argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
-    folder = RunFolder(target if target is None or target.is_dir() else target.parent) if target else None
+    path, folder = artifact_and_folder(target) if target else (None, None)
     from fairway.score.load import load_packed
 
-    packed = load_packed(folder.artifact if target and target.is_dir() and folder else target) if target else None
+    packed = load_packed(path) if path else None
     base = packed.score if packed else ScoreConfig()
 
     @dataclass(frozen=True, kw_only=True)

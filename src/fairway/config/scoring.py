@@ -14,7 +14,7 @@ ADAPTIVE_PASSES: tuple[PassName, ...] = ("adapted", "tilted")
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptationConfig(Value):
-    """Test-time training: each chunk is scored first, then trained on by SGD, then the next chunk is scored."""
+    """Test-time training: each chunk is scored first, then trained on, then the next chunk is scored."""
 
     chunk_tokens: int = 32768
     """Targets that are scored before the weights change. PR #1413."""

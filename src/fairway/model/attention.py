@@ -57,6 +57,8 @@ class Attention(nn.Module):
         self.value = Linear(config.width, kv_width)
         self.output = Linear(config.width, config.width)
         self.query_gain = nn.Parameter(torch.zeros(config.query_heads))
+        self.backend = "auto"
+        """Which attention kernel runs, a value of ``machine.attention``; ``GPT.use_attention`` sets it."""
 
     def forward(self, x: Float[Tensor, "batch time width"], rotation: Rotation) -> Float[Tensor, "batch time width"]:
         """Attend from every position of ``x`` to itself and the positions before it."""
@@ -64,7 +66,7 @@ class Attention(nn.Module):
         query = rotate(rms_norm(self.query(x).view(heads)), rotation) * self.query_gain.to(x.dtype)[:, None]
         key = rotate(rms_norm(self.key(x).view(heads)), rotation)
         value = self.value(x).view(heads)
-        attended = causal_attention(query, key, value)
+        attended = causal_attention(query, key, value, wanted=self.backend)
         if self.exclusive:
             attended = exclude_own_value(attended, value)
         return self.output(attended.reshape(x.shape))

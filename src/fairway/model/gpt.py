@@ -67,6 +67,11 @@ class GPT(nn.Module):
             lanes = self.residual.step(self.block(layer), lanes, step)
         return rms_norm(self.residual.merge(lanes))
 
+    def use_attention(self, backend: str) -> None:
+        """Let every layer attend by the back end that ``machine.attention`` names; a new network has ``auto``."""
+        for layer in range(self.config.layers):
+            self.block(layer).attention.backend = backend
+
     def block(self, layer: int) -> Block:
         """The layer with physical index ``layer``."""
         return cast("Block", self.blocks[layer])

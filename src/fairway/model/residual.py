@@ -6,6 +6,7 @@ the normalised embedding, ``bring`` what adds the U-Net skip of this step (the i
 blend with ``x0``, a sequential step is ``u = mix(bring(x))``, ``y = u + A(u)``, ``x <- y + M(y)``.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -75,7 +76,7 @@ class SingleStream(Sequential):
         return (x + block.attend(x, step.rotation) + block.feed(x),)
 
 
-class Lanewise(Sequential):
+class Lanewise(Sequential, ABC):
     """Two lanes from layer ``parallel_from`` to the head; the base of the topologies that differ in what is written where.
 
     At the first of these layers the skip is brought to the stream, which both lanes then copy; later skips reach the
@@ -90,9 +91,9 @@ class Lanewise(Sequential):
         mlp_lane = lanes[1] if len(lanes) == 2 else attention_lane
         return self.write(block, attention_lane, mlp_lane, step)
 
+    @abstractmethod
     def write(self, block: Block, attention_lane: Tensor, mlp_lane: Tensor, step: Step) -> Lanes:
         """Attention reads the first lane, mixed with ``x0``; the MLP reads the second."""
-        raise NotImplementedError
 
 
 class DecoupledLanes(Lanewise):

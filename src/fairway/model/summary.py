@@ -11,9 +11,10 @@ from torch import nn
 from fairway.config import Recipe
 from fairway.model.gpt import GPT
 from fairway.model.linear import Linear
+from fairway.model.roles import Role, parameter_roles
 
 CONTROL_BITS = 16
-"""Gains, scales, mixes, skip weights and gates are stored as float16."""
+"""Gains, scales, mixes, skip weights, gates and lane weights are stored as float16."""
 SCALE_BYTES = 2
 """Every row of a quantized matrix carries one float16 scale."""
 
@@ -117,18 +118,17 @@ def summarize(recipe: Recipe) -> ModelSummary:
 
 
 def _parts(model: GPT, recipe: Recipe) -> tuple[Part, ...]:
-    groups: dict[str, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault(re.sub(r"^blocks\.\d+\.", "blocks.*.", name), []).append(parameter)
-    matrices = {id(module.weight) for module in model.modules() if isinstance(module, Linear)}
+    parameters = dict(model.named_parameters())
+    bits = {"matrices": recipe.quant.matrices.bits, "embedding": recipe.quant.embedding.bits, "controls": CONTROL_BITS}
+    groups: dict[tuple[str, Role], list[nn.Parameter]] = {}
+    for name, role in parameter_roles(parameters, what="planned bits").items():
+        groups.setdefault((re.sub(r"^blocks\.\d+\.", "blocks.*.", name), role), []).append(parameters[name])
     parts = []
-    for name, group in groups.items():
+    for (name, role), group in groups.items():
         one, total = group[0], sum(parameter.numel() for parameter in group)
-        bits, scales = CONTROL_BITS, 0
-        if one is model.embedding.weight:
-            bits, scales = recipe.quant.embedding.bits, len(one)
-        elif id(one) in matrices:
-            bits, scales = recipe.quant.matrices.bits, len(one) * len(group)
-        planned = (total * bits + 7) // 8 + SCALE_BYTES * scales
-        parts.append(Part(name=name, shape=tuple(one.shape), count=len(group), parameters=total, bits=bits, bytes=planned))
+        scales = 0 if role == "controls" else len(one) * len(group)
+        planned = (total * bits[role] + 7) // 8 + SCALE_BYTES * scales
+        parts.append(
+            Part(name=name, shape=tuple(one.shape), count=len(group), parameters=total, bits=bits[role], bytes=planned)
+        )
     return tuple(parts)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fairway.base.errors import RecipeError
 from fairway.config import SchemeConfig
-from fairway.quant.clip import ClipRule, sdclip
+from fairway.quant.clip import sdclip
 from fairway.quant.gptq import factorize, gptq
 from fairway.quant.grid import max_code, round_to_codes
 from fairway.quant.hessian import Hessians
@@ -18,9 +18,7 @@ from fairway.quant.plan import Plan
 from fairway.quant.types import QuantizedState, QuantizedTensor, TensorReport
 
 
-def quantize_state(
-    state: Mapping[str, Tensor], plan: Plan, hessians: Hessians | None = None, *, clip: ClipRule = sdclip
-) -> QuantizedState:
+def quantize_state(state: Mapping[str, Tensor], plan: Plan, hessians: Hessians | None = None) -> QuantizedState:
     """Turn every tensor of a network into codes or float16, as ``plan`` says.
 
     The arithmetic is float32 on the CPU, several tensors at a time. The scales come from the original weights, not from
@@ -30,7 +28,6 @@ def quantize_state(
         state: Weights by parameter name, of any float type and device; those of the plan and no others.
         plan: From `make_plan`.
         hessians: From `collect_hessians`; needed for schemes with GPTQ, and used for the report where present.
-        clip: Rule for the row scales.
 
     Raises:
         RecipeError: a weight is not finite or too large for float16, a Hessian is missing or has the wrong size, or the
@@ -49,7 +46,7 @@ def quantize_state(
             control = _to_float16(name, weight)
             return control, _control_report(name, weight, control)
         hessian = _hessian_of(name, weight, scheme, hessians)
-        scales = clip(weight, None if hessian is None else hessian.diagonal(), scheme)
+        scales = sdclip(weight, None if hessian is None else hessian.diagonal(), scheme)
         codes, damping = _codes(weight, scales, scheme, hessian, plan.damping)
         tensor = QuantizedTensor(codes, scales, scheme.bits)
         return tensor, _report(name, weight, tensor, scheme, hessian, damping)

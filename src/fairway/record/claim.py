@@ -1,13 +1,26 @@
 """Test Q: does a claim follow from its evidence? Recompute everything that is stated, and list what does not agree."""
 
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from fairway.audit.finding import Finding, Witness
+from fairway.audit.runner import Outcome, Sheet
+from fairway.base.files import read_json
+from fairway.base.runs import RunFolder
 from fairway.record import checks
 from fairway.record.checks import Discrepancy, Limits
 from fairway.record.figures import Claim, GapClaim, Number, SeedFigures
+from fairway.record.results import read_run
 from fairway.record.units import TextSize
+
+SHEET = Sheet(
+    "Q",
+    "claim",
+    ("claim", "budget"),
+    "discrepancies between what is stated and what the evidence shows",
+    "runs that nobody wrote down, logs that were made up, and whether the score itself is valid",
+)
 
 
 def claim_audit(
@@ -48,20 +61,42 @@ def claim_audit(
         *(item for gap in gaps for item in checks.stated_gap(gap, values, checks.text_size(claim, evidence))),
     ]
     witness = next((item for item in found if item.claimed is not None and item.found is not None), None)
-    return Finding(
-        test="Q",
-        name="claim",
-        verdict="fail" if found else "pass",
-        conditions=("claim", "budget"),
-        statistic=float(len(found)),
-        tolerance=0.0,
-        measures="discrepancies between what is stated and what the evidence shows",
-        blind_to="runs that nobody wrote down, logs that were made up, and whether the score itself is valid",
-        reason="; ".join(item.sentence for item in found)
-        or f"{claim.name}: every stated figure follows from {len(values)} runs",
-        witness=_witness(witness),
-        details={"discrepancies": [asdict(item) for item in found], "values": values},
-    )
+    reason = "; ".join(item.sentence for item in found) or f"{claim.name}: every stated figure follows from {len(values)} runs"
+    details = {"discrepancies": [asdict(item) for item in found], "values": values}
+    return SHEET.finding(Outcome("fail" if found else "pass", float(len(found)), 0.0, reason, _witness(witness), details))
+
+
+def nothing_stated() -> Finding:
+    """Test Q where there is no run folder, so that it has nothing to examine."""
+    sheet = replace(SHEET, blind_to="all of it, for there is no run folder")
+    return sheet.not_applicable("there is no run folder, so nothing is stated")
+
+
+def run_claim(run: RunFolder, byte_cap: int) -> Finding:
+    """Test Q on one run: does what ``score.json`` states follow from its ledger and its files? The worst of its passes.
+
+    One run is no record: it needs no second seed, and its seconds are test W's, which knows the machine.
+
+    Args:
+        run: The run folder.
+        byte_cap: Most bytes of artifact and code.
+
+    Raises:
+        DataError: a file of the run is missing or damaged.
+    """
+    limits = Limits(bytes=float(byte_cap), train_seconds=math.inf, eval_seconds=math.inf, seeds=1, files=())
+    results = [read_run(run.root)]
+    results += [read_run(run.root, name) for name in read_json(run.score)["passes"] if name != results[0].pass_name]
+    findings = []
+    for result in results:
+        claim = Claim(name=f"pass {result.pass_name}", bits_per_byte=result.bits_per_byte, seeds=(result.stated,))
+        findings.append(claim_audit(claim, [result.measured()], limits=limits))
+    found = next((finding for finding in findings if finding.verdict == "fail"), findings[0])
+    if found.verdict == "fail":
+        return found
+    if not run.ledger.exists():
+        return replace(found, verdict="undecided", reason=f"{run.ledger} does not exist, so the losses cannot be recomputed")
+    return replace(found, reason=f"every stated figure of {len(results)} passes follows from the ledger and the files")
 
 
 def _witness(item: Discrepancy | None) -> Witness | None:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fairway.base.errors import DataError, RecipeError
+from fairway.base.fields import Fields
 from fairway.base.files import read_json
 from fairway.base.runs import RunFolder
 from fairway.base.values import from_dict, to_dict
@@ -110,32 +110,29 @@ def read_run(root: Path, pass_name: str | None = None) -> Result:
     folder = RunFolder(root)
     if not folder.score.exists():
         raise DataError(f"{root} holds no score.json; score the run first: fairway score {root}")
-    where = str(folder.score)
-    content = read_json(folder.score)
-    if not isinstance(content, dict):
-        raise DataError(f"{where} is a {type(content).__name__}; it must be an object; score the run again")
-    passes = field_of(content, "passes", dict, where)
-    name = pass_name or field_of(content, "pass", str, where)
+    content = Fields(read_json(folder.score), str(folder.score))
+    passes = dict(content.named_parts("passes"))
+    name = pass_name or content.text("pass")
     if name not in passes:
         raise DataError(f"{root} has no pass {name!r}; it has {', '.join(passes)}; choose one of them with --pass")
-    figures = field_of(passes, name, dict, f"{where}: passes")
-    text = TextSize(*(field_of(figures, key, int, f"{where}: passes.{name}") for key in ("tokens", "bytes")))
-    nats = field_of(figures, "nats", float, f"{where}: passes.{name}")
+    figures = passes[name]
+    text = TextSize(figures.whole("tokens"), figures.whole("bytes"))
+    nats = figures.number("nats")
     recipe = _recipe(folder)
     return Result(
         name=str(root),
-        stated=_stated(content, figures, where),
+        stated=_stated(content, figures),
         text=text,
         bits_per_byte=nats / math.log(2.0) / text.bytes,
         nats_per_token=nats / text.tokens,
         recipe=recipe,
         recipe_name=recipe.name,
         pass_name=name,
-        mode=field_of(content, "mode", str, where),
-        partial=field_of(content, "partial", bool, where),
-        byte_rule=field_of(content, "byte_rule", str, where),
-        data_fingerprint=field_of(content, "data_fingerprint", str, where),
-        byte_cap=field_of(content, "byte_cap", int, where),
+        mode=content.text("mode"),
+        partial=content.flag("partial"),
+        byte_rule=content.text("byte_rule"),
+        data_fingerprint=content.text("data_fingerprint"),
+        byte_cap=content.whole("byte_cap"),
         folder=folder,
         artifact=digest_of(folder.artifact),
     )
@@ -148,22 +145,17 @@ def _recipe(folder: RunFolder) -> Recipe:
         raise DataError(f"{folder.recipe}: {error}; it is damaged or of another version, make the run again") from None
 
 
-def _stated(content: Mapping[str, Any], figures: Mapping[str, Any], where: str) -> SeedFigures:
-    clock = field_of(content, "clock", dict, where)
-    counted = {
-        name: field_of(phase, "seconds", float, f"{where}: clock.{name}")
-        for name, phase in clock.items()
-        if field_of(phase, "counted", bool, f"{where}: clock.{name}")
-    }
+def _stated(content: Fields, figures: Fields) -> SeedFigures:
+    counted = {name: phase.number("seconds") for name, phase in content.named_parts("clock") if phase.flag("counted")}
     return SeedFigures(
-        seed=str(field_of(content, "seed", int, where)),
-        bits_per_byte=field_of(figures, "bits_per_byte", float, where),
-        nats_per_token=field_of(figures, "nats_per_token", float, where),
-        tokens=field_of(figures, "tokens", int, where),
-        bytes=field_of(figures, "bytes", int, where),
-        model_bytes=field_of(content, "artifact_bytes", int, where),
-        code_bytes=field_of(content, "code_bytes", int, where),
-        total_bytes=field_of(content, "total_bytes", int, where),
+        seed=str(content.whole("seed")),
+        bits_per_byte=figures.number("bits_per_byte"),
+        nats_per_token=figures.number("nats_per_token"),
+        tokens=figures.whole("tokens"),
+        bytes=figures.whole("bytes"),
+        model_bytes=content.whole("artifact_bytes"),
+        code_bytes=content.whole("code_bytes"),
+        total_bytes=content.whole("total_bytes"),
         train_seconds=math.fsum(counted.get(name, 0.0) for name in TRAINING_PHASES),
         eval_seconds=math.fsum(seconds for name, seconds in counted.items() if name not in TRAINING_PHASES),
     )

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from fairway.base.errors import DataError, RecipeError
+from fairway.base.fields import REMEDY, Fields, objects
 from fairway.base.files import read_json
 from fairway.base.values import from_dict
 from fairway.config import PassName, Recipe
-from fairway.report.fields import REMEDY, Fields, objects
 from fairway.report.records import (
     Ledger,
     Metrics,

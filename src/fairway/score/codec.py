@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float32, Int, UInt32
 from torch import Tensor
 
-from fairway.score.driver import checked_distributions, cost, cut, score
+from fairway.score.driver import checked_distributions, cost, cut, score, scored_inputs
 from fairway.score.ledger import Ledger
 from fairway.score.plan import Block, Windows
-from fairway.score.predictor import Predictor, WindowBatch
+from fairway.score.predictor import Predictor
 from fairway.score.token_coder import TokenDecoder, TokenEncoder
 
 Progress = Callable[[int], None]
@@ -39,7 +39,7 @@ class EncodedText:
 
     def price(self, predictor: Predictor, windows: Windows, frontier: int) -> Float32[np.ndarray, " targets"]:
         """Write the targets of one window and return their nats."""
-        batch = _single(cut(self.tokens, windows, frontier))
+        batch = cut(self.tokens, _single(windows), frontier)
         log_probabilities = checked_distributions(predictor, batch)[0].cpu()
         first = int(batch.starts[0]) + batch.first_scored
         targets = self.tokens[first + 1 : first + 1 + len(log_probabilities)]
@@ -68,23 +68,15 @@ class DecodedText:
 
     def price(self, predictor: Predictor, windows: Windows, frontier: int) -> Float32[np.ndarray, " targets"]:
         """Read the targets of one window, each after a prediction that has only the text before it."""
-        whole = _single(cut(self.tokens, windows, frontier))
-        start, length = int(whole.starts[0]), whole.inputs.shape[1]
-        nats = np.zeros(length - whole.first_scored, dtype=np.float32)
-        for column in range(whole.first_scored, length):
-            known = start + column + 1
-            batch = WindowBatch(
-                inputs=self.tokens[start : start + length][None].clone(),
-                first_scored=whole.first_scored,
-                starts=whole.starts,
-                coded=self.tokens[frontier:known].clone(),
-                coded_start=frontier,
-            )
-            row = checked_distributions(predictor, batch)[0, column - whole.first_scored].cpu()
+        inputs = scored_inputs(_single(windows)).tolist()
+        nats = np.zeros(len(inputs), dtype=np.float32)
+        for column, entry in enumerate(inputs):
+            batch = cut(self.tokens, windows, frontier, entry + 1)
+            row = checked_distributions(predictor, batch)[0, column].cpu()
             token = self.decoder.decode(row)
-            self.tokens[known] = token
-            self.progress(known)
-            nats[column - whole.first_scored] = cost(row[token]).item()
+            self.tokens[entry + 1] = token
+            self.progress(entry + 1)
+            nats[column] = cost(row[token]).item()
         return nats
 
 
@@ -124,6 +116,6 @@ def decode(
     return source.tokens
 
 
-def _single(batch: WindowBatch) -> WindowBatch:
-    assert len(batch.inputs) == 1, "a coder walks one window at a time"
-    return batch
+def _single(windows: Windows) -> Windows:
+    assert len(windows) == 1, "a coder walks one window at a time"
+    return windows

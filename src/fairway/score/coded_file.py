@@ -13,6 +13,7 @@ One after the other, numbers as LEB128:
 import hashlib
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -21,6 +22,7 @@ from jaxtyping import UInt32
 
 from fairway.artifact.wire import Cursor, varint
 from fairway.base.errors import ArtifactError
+from fairway.base.files import sha256_file
 from fairway.config import PassName
 from fairway.train.machine import Machine
 
@@ -95,6 +97,11 @@ class CodedFile:
 def digest(content: bytes) -> bytes:
     """First 8 bytes of the SHA-256."""
     return hashlib.sha256(content).digest()[:DIGEST]
+
+
+def identity(artifact: Path) -> bytes:
+    """What a coded file says of its artifact: the `digest` of that file's content."""
+    return bytes.fromhex(sha256_file(artifact))[:DIGEST]
 
 
 def arithmetic(machine: Machine) -> str:

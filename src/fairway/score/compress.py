@@ -6,6 +6,7 @@ written as byte tokens, so every file survives. One file is one document: token 
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from fairway.base.log import logger
 from fairway.config import PassName
 from fairway.data.tokenizer import BOS, Tokenizer
 from fairway.score.codec import Progress, decode, encode, silent
-from fairway.score.coded_file import CodedFile, arithmetic, digest
+from fairway.score.coded_file import CodedFile, arithmetic, digest, identity
 from fairway.score.ledger import Ledger
 from fairway.score.load import PackedModel
 from fairway.score.passes import build_pass
@@ -29,13 +30,39 @@ Maker = Callable[[PassName, int], tuple[Predictor, list[Block]]]
 """Fresh predictor and plan of a pass over so many targets."""
 
 
-def maker(packed: PackedModel, machine: Machine, tokenizer: Tokenizer) -> Maker:
-    """Predictors of an artifact, each on a fresh network."""
+@dataclass(frozen=True)
+class Coder:
+    """What coding and decoding must have in common."""
 
-    def make(name: PassName, targets: int) -> tuple[Predictor, list[Block]]:
-        return build_pass(name, packed.build(machine), targets, packed.score, tokenizer=tokenizer)
+    make: Maker
+    """Where predictors come from."""
+    tokenizer: Tokenizer
+    """The tokenizer of the artifact."""
+    artifact: bytes
+    """Which artifact it is, as `identity` says."""
+    machine: Machine
+    """Where the predictors compute."""
 
-    return make
+    @classmethod
+    def of(cls, packed: PackedModel, machine: Machine, tokenizer: Tokenizer) -> "Coder":
+        """The predictors of an artifact, each on a fresh network."""
+
+        def make(name: PassName, targets: int) -> tuple[Predictor, list[Block]]:
+            return build_pass(name, packed.build(machine), targets, packed.score, tokenizer=tokenizer)
+
+        return cls(make, tokenizer, identity(packed.path), machine)
+
+
+@dataclass(frozen=True)
+class EncodedStream:
+    """What the encoder made of a stream."""
+
+    words: UInt32[np.ndarray, " words"]
+    """What the range coder wrote."""
+    ledger: Ledger
+    """What the targets should cost."""
+    blocks: int
+    """Blocks of the plan: times that text was revealed to the predictor."""
 
 
 def text_to_tokens(content: bytes, tokenizer: Tokenizer) -> tuple[list[int], int]:
@@ -53,31 +80,21 @@ def text_to_tokens(content: bytes, tokenizer: Tokenizer) -> tuple[list[int], int
     return ids, 0
 
 
-def compress(
-    content: bytes,
-    make: Maker,
-    pass_name: PassName,
-    *,
-    tokenizer: Tokenizer,
-    artifact: bytes,
-    machine: Machine,
-    progress: Progress = silent,
-) -> CodedFile:
+def compress(content: bytes, coder: Coder, pass_name: PassName, progress: Progress = silent) -> CodedFile:
     """Code ``content``.
 
     Args:
         content: Any bytes.
-        make: Where predictors come from.
+        coder: The artifact and its surroundings.
         pass_name: The predictor to code with.
-        tokenizer: The tokenizer of the artifact.
-        artifact: First 8 bytes of its SHA-256.
-        machine: Where the predictor computes.
         progress: Called with the number of tokens coded so far.
     """
-    ids, dropped = text_to_tokens(content, tokenizer)
+    ids, dropped = text_to_tokens(content, coder.tokenizer)
     tokens = torch.tensor([BOS, *ids], dtype=torch.int64)
-    words, _ = encode_stream(tokens, np.zeros(len(ids), dtype=np.uint16), make, pass_name, progress)
-    return CodedFile(artifact, digest(content), pass_name, len(ids), len(content), dropped, arithmetic(machine), words)
+    words = encode_stream(tokens, np.zeros(len(ids), dtype=np.uint16), coder.make, pass_name, progress).words
+    return CodedFile(
+        coder.artifact, digest(content), pass_name, len(ids), len(content), dropped, arithmetic(coder.machine), words
+    )
 
 
 def encode_stream(
@@ -86,35 +103,32 @@ def encode_stream(
     make: Maker,
     pass_name: PassName,
     progress: Progress = silent,
-) -> tuple[UInt32[np.ndarray, " words"], Ledger]:
-    """Words of the range coder for the targets of ``tokens``, and the ledger of what they should cost."""
+) -> EncodedStream:
+    """Code the targets of ``tokens``; token 0 is given."""
     ledger = Ledger(byte_costs)
     if len(tokens) < 2:
-        return np.zeros(0, dtype=np.uint32), ledger
+        return EncodedStream(np.zeros(0, dtype=np.uint32), ledger, 0)
     predictor, plan = make(pass_name, len(tokens) - 1)
-    return encode(predictor, tokens, ledger, plan, progress), ledger
+    return EncodedStream(encode(predictor, tokens, ledger, plan, progress), ledger, len(plan))
 
 
-def decompress(
-    coded: CodedFile, make: Maker, *, tokenizer: Tokenizer, artifact: bytes, machine: Machine, progress: Progress = silent
-) -> tuple[bytes, Int[Tensor, " targets_plus_1"]]:
+def decompress(coded: CodedFile, coder: Coder, progress: Progress = silent) -> tuple[bytes, Int[Tensor, " targets_plus_1"]]:
     """The text of a coded file, and its tokens.
 
     Raises:
         ArtifactError: it was coded with another artifact, or does not decode to the text that was coded.
     """
-    if coded.artifact != artifact:
-        raise ArtifactError(
-            f"the text was coded with artifact {coded.artifact.hex()}, not with this one ({artifact.hex()}); give that artifact"
-        )
-    here = arithmetic(machine)
+    if coded.artifact != coder.artifact:
+        known, given = coded.artifact.hex(), coder.artifact.hex()
+        raise ArtifactError(f"the text was coded with artifact {known}, not with this one ({given}); give that artifact")
+    here = arithmetic(coder.machine)
     if here != coded.arithmetic:
         logger.warning(f"the text was coded on [{coded.arithmetic}], this is [{here}]; decoding needs equal arithmetic")
     tokens = torch.tensor([BOS], dtype=torch.int64)
     if coded.targets:
-        predictor, plan = make(coded.pass_name, coded.targets)
+        predictor, plan = coder.make(coded.pass_name, coded.targets)
         tokens = decode(predictor, coded.words, BOS, coded.targets, plan, progress)
-    content = tokenizer.decode_bytes(tokens.tolist())[coded.dropped :]
+    content = coder.tokenizer.decode_bytes(tokens.tolist())[coded.dropped :]
     if len(content) != coded.size or digest(content) != coded.content:
         raise ArtifactError(
             f"the decoded text is not the one that was coded (coded on [{coded.arithmetic}], decoded on [{here}]); "
@@ -123,15 +137,20 @@ def decompress(
     return content, tokens
 
 
-def checked_pass(name: str | None, packed: PackedModel) -> PassName:
-    """The pass to code with: a named one, or the one that gives the artifact's result.
+def checked_pass(name: str | None, packed: PackedModel, purpose: str = "code text") -> PassName:
+    """A named pass of the artifact, or the one that gives its result.
+
+    Args:
+        name: The pass, if one was named.
+        packed: The artifact.
+        purpose: What it is asked to do, for the message.
 
     Raises:
         DataError: the pass needs more than the artifact.
     """
     name = name or packed.score.passes[-1]
     if name not in ("plain", "sliding", "adapted", "tilted"):
-        raise DataError(f"--pass {name} cannot code text; passes that need the artifact alone: plain, sliding, adapted, tilted")
+        raise DataError(f"--pass {name} cannot {purpose}; passes that need the artifact alone: plain, sliding, adapted, tilted")
     return name
 
 

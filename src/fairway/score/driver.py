@@ -103,16 +103,22 @@ def score(
     return ledger
 
 
-def cut(tokens: Int[Tensor, " targets_plus_1"], windows: Windows, frontier: int) -> WindowBatch:
-    """Windows of equal shape as rows, with the coded text that came after the last ``observe``."""
+def cut(tokens: Int[Tensor, " targets_plus_1"], windows: Windows, frontier: int, coded_stop: int | None = None) -> WindowBatch:
+    """Windows of equal shape as rows, with the coded text that came after the last ``observe``.
+
+    Args:
+        tokens: The stream.
+        windows: Windows of equal shape.
+        frontier: First input that no ``observe`` has covered.
+        coded_stop: Number of leading tokens that are coded, where the rows reach beyond them; by default all of the rows are.
+    """
     starts = torch.from_numpy(windows.starts)
     length = int(windows.lengths[0])
-    last = int(windows.starts[-1]) + length
     return WindowBatch(
         inputs=tokens[starts[:, None] + torch.arange(length)],
         first_scored=int(windows.first_scored[0]),
         starts=starts,
-        coded=tokens[frontier:last],
+        coded=tokens[frontier : int(windows.starts[-1]) + length if coded_stop is None else coded_stop],
         coded_start=frontier,
     )
 

@@ -66,6 +66,7 @@ def place(model: GPT, machine: Machine, *, embedding_bfloat16: bool) -> GPT:
     """Move a float32 network to the device with the types that training used there."""
     model.to(machine.device)
     model.compute_dtype = machine.activations
+    model.use_attention(machine.attention)
     if machine.activations == torch.bfloat16 and embedding_bfloat16:
         model.embedding.weight.data = model.embedding.weight.data.bfloat16()
     return model

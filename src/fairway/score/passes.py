@@ -17,7 +17,7 @@ from fairway.score.driver import score
 from fairway.score.hints_flags import token_flags, uses_words
 from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
-from fairway.score.plan import Block, chunk_count, chunked_plan, early_targets, fixed_plan, plain_windows, sliding_windows
+from fairway.score.plan import Block, chunked_plan, early_targets, fixed_plan, plain_windows, sliding_windows
 from fairway.score.predictor import Predictor
 from fairway.score.sgd import AdaptedPredictor
 from fairway.score.tilt import TiltedPredictor
@@ -27,7 +27,7 @@ DESCRIPTIONS: dict[PassName, str] = {
     "float": "rows one after the other, weights before quantization",
     "plain": "rows one after the other, weights from the artifact",
     "sliding": "sliding windows, weights from the artifact",
-    "adapted": "sliding windows, weights from the artifact adapted by SGD to text already scored",
+    "adapted": "sliding windows, weights from the artifact adapted to text already scored",
     "tilted": "the adapted pass, tilted toward what followed the same tokens in text already scored",
 }
 
@@ -96,32 +96,47 @@ def build_pass(
         config: Settings of the pass.
         tokenizer: Needed only where the tilt's word experts run, which look at pieces.
         ranks: Ranks that share the work.
+
+    Raises:
+        RecipeError: see `adaptation_plan`.
     """
     if name in ("float", "plain"):
         return NeuralPredictor(model), fixed_plan(plain_windows(targets, config.context))
-    windows = sliding_windows(targets, config.context, config.stride)
     if name == "sliding":
-        return NeuralPredictor(model), fixed_plan(windows)
-    chunk = config.adaptation.chunk_tokens
+        return NeuralPredictor(model), fixed_plan(sliding_windows(targets, config.context, config.stride))
+    plan = adaptation_plan(targets, config)
     adapted = AdaptedPredictor(
         model,
         config.adaptation,
         context=config.context,
-        chunks=chunk_count(targets, chunk),
+        chunks=len(plan),
         rows_per_forward=config.windows_per_forward,
         ranks=ranks,
     )
-    plan = chunked_plan(windows, targets, chunk, config.adaptation.window_key)
-    early = early_targets(plan)
-    if early and config.mode == "strict":
-        raise RecipeError(
-            f"score.adaptation.window_key=last_input would train on {early} targets before they are scored, because stride "
-            f"{config.stride} does not divide chunks of {chunk}; use first_input, or score.mode=as_published"
-        )
     if name == "adapted":
         return adapted, plan
     flags = token_flags(tokenizer) if tokenizer and uses_words(config.tilt) else None
     return TiltedPredictor(adapted, config.tilt, targets=targets, flags=flags), plan
+
+
+def adaptation_plan(targets: int, config: ScoreConfig) -> list[Block]:
+    """Sliding windows in chunks, by the window key of the adaptation.
+
+    Raises:
+        RecipeError: in strict mode, a target would be revealed before it is scored: never with first inputs as the key, and
+            with last inputs wherever the scored part of a window straddles two chunks.
+    """
+    adaptation = config.adaptation
+    windows = sliding_windows(targets, config.context, config.stride)
+    plan = chunked_plan(windows, targets, adaptation.chunk_tokens, adaptation.window_key)
+    early = early_targets(plan)
+    if early and config.mode == "strict":
+        raise RecipeError(
+            f"score.adaptation.window_key=last_input would reveal {early} targets before they are scored: windows of context "
+            f"{config.context} and stride {config.stride} straddle chunks of {adaptation.chunk_tokens}; use first_input, a "
+            "stride that divides context and chunk, or score.mode=as_published"
+        )
+    return plan
 
 
 def run_pass(

@@ -18,16 +18,15 @@ import torch
 from jaxtyping import Int64
 
 from fairway.base.errors import ValidityError
-from fairway.base.files import sha256_file, write_bytes
+from fairway.base.files import write_bytes
 from fairway.base.log import logger
 from fairway.config import PassName
 from fairway.data.dataset import Dataset
 from fairway.data.tokenizer import BOS
 from fairway.score.codec import Progress, silent
 from fairway.score.coded_file import CodedFile, arithmetic, digest
-from fairway.score.compress import encode_stream, maker
+from fairway.score.compress import Coder, encode_stream
 from fairway.score.load import PackedModel
-from fairway.score.passes import build_pass
 from fairway.score.result import summarise
 from fairway.train.machine import Machine, limited_threads
 
@@ -102,26 +101,25 @@ def prove(
     tokens = torch.from_numpy(stream.tokens[: targets + 1].astype(np.int64))
     assert int(tokens[0]) == BOS, "streams begin with a document marker"
     costs = np.ascontiguousarray(stream.byte_costs[1 : len(tokens)])
-    artifact = bytes.fromhex(sha256_file(packed.path))[:8]
+    coder = Coder.of(packed, machine, dataset.tokenizer)
     with limited_threads(max(1, torch.get_num_threads() // decodings)):
         began = time.monotonic()
-        words, ledger = encode_stream(tokens, costs, maker(packed, machine, dataset.tokenizer), pass_name, progress)
+        encoded = encode_stream(tokens, costs, coder.make, pass_name, progress)
         encoding = time.monotonic() - began
         text = dataset.tokenizer.decode_bytes(tokens.tolist())
-        coded = CodedFile(artifact, digest(text), pass_name, len(costs), len(text), 0, arithmetic(machine), words)
+        coded = CodedFile(coder.artifact, digest(text), pass_name, len(costs), len(text), 0, arithmetic(machine), encoded.words)
         if keep is not None:
             write_bytes(keep, coded.to_bytes())
         with tempfile.TemporaryDirectory(prefix="fairway-proof-") as folder:
             places = [Path(folder) / str(number) for number in range(decodings)]
             processes = [_start(place, coded, packed, dataset, machine) for place in places]
             seconds = [_finish(process, place, tokens.numpy(), text) for process, place in zip(processes, places, strict=True)]
-    result = summarise(ledger, encoding)
-    _, plan = build_pass(pass_name, packed.build(machine), len(costs), packed.score, tokenizer=dataset.tokenizer)
+    result = summarise(encoded.ledger, encoding)
     return Proof(
         pass_name=pass_name,
         targets=len(costs),
         text_bytes=result.bytes,
-        blocks=len(plan),
+        blocks=encoded.blocks,
         nats=result.nats,
         coded_bytes=len(coded.to_bytes()),
         overhead_bytes=coded.overhead,

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from fairway.base.errors import MachineError
 from fairway.config import MachineConfig
+from fairway.kernels import attention
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Machine:
     compile: bool
     reasons: dict[str, str]
     """Why each choice was made, for logs and ``fairway doctor``."""
+    attention: str = "auto"
+    """The attention back end that was asked for; what runs depends on the rows too (``fairway.kernels.attention``)."""
+    attention_passed_over: dict[str, str] = field(default_factory=dict)
+    """Why each attention back end that would have come first does not run on dense rows here."""
 
     def settle(self) -> None:
         """Wait until the device has done all queued work, so that a clock read afterwards is true."""
@@ -32,11 +37,15 @@ class Machine:
         return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
 
 
-def choose(config: MachineConfig) -> Machine:
-    """Resolve ``auto`` settings and prepare torch: device, types, threads, matrix-product precision.
+def choose(config: MachineConfig, *, head_width: int = 64) -> Machine:
+    """Resolve ``auto`` settings and prepare torch: device, types, threads, attention, matrix-product precision.
+
+    Args:
+        config: What was asked for.
+        head_width: Channels of an attention head, on which the attention back end depends.
 
     Raises:
-        MachineError: a GPU is asked for and none is there.
+        MachineError: a GPU is asked for and none is there, or an attention back end that does not run here.
     """
     has_cuda = torch.cuda.is_available()
     if config.device == "cuda" and not has_cuda:
@@ -62,9 +71,11 @@ def choose(config: MachineConfig) -> Machine:
     if config.threads:
         torch.set_num_threads(config.threads)
     reasons["threads"] = f"{torch.get_num_threads()}: " + ("asked for" if config.threads else "torch's choice")
+    chosen = attention.choose(device, activations, config.attention, channels=head_width)
+    reasons["attention"] = f"{chosen.name}: {chosen.reason}"
     if cuda:
         torch.set_float32_matmul_precision("high")
-    return Machine(device, activations, compiled, reasons)
+    return Machine(device, activations, compiled, reasons, config.attention, chosen.passed_over)
 
 
 @contextmanager

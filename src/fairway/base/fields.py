@@ -10,7 +10,7 @@ REMEDY = "restore the file or make it again"
 
 
 class Fields:
-    """One JSON object of a file of the run folder, read field by field."""
+    """One JSON object of a file, read field by field."""
 
     def __init__(self, content: Any, where: str) -> None:
         """Wrap ``content``; ``where`` names the file and the place in it."""

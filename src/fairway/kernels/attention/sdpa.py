@@ -1,0 +1,50 @@
+"""Scaled dot product attention of torch: on a CPU, on flash kernels, and on kernels that know no groups of heads."""
+
+import torch
+from torch import Tensor, nn
+
+from fairway.kernels.attention.flash import use_implementation
+from fairway.kernels.attention.segments import Segments
+
+
+def grouped_sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments | None = None) -> Tensor:
+    """Scaled dot product attention of torch, which reads the shared key and value heads in place.
+
+    Segments are attended one by one, so that the work grows with the sum of their squared lengths. A compiled graph cannot
+    depend on their number; it takes a mask over the whole row.
+    """
+    if segments is None:
+        return _attend(query, key, value)
+    if torch.compiler.is_compiling():
+        return _attend(query, key, value, segments.mask(query.shape[1]))
+    pieces = [_attend(query[:, a:b], key[:, a:b], value[:, a:b]) for a, b in segments.ranges()]
+    return torch.cat(pieces, dim=1)
+
+
+def flash_sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments | None = None) -> Tensor:
+    """Torch's own flash kernel through scaled dot product attention; it takes no mask, so no segments."""
+    assert segments is None, "flash kernels take no mask; choose sends segments elsewhere"
+    use_implementation(None)
+    return _attend(query, key, value)
+
+
+def repeated_sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments | None = None) -> Tensor:
+    """Scaled dot product attention of torch on repeated key and value heads, for kernels that know no groups.
+
+    Segments become a mask over the whole row: the work grows with the squared length of the row.
+    """
+    group = query.shape[2] // key.shape[2]
+    mask = None if segments is None else segments.mask(query.shape[1])
+    return _attend(query, key.repeat_interleave(group, dim=2), value.repeat_interleave(group, dim=2), mask)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    attended = nn.functional.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None,
+        enable_gqa=query.shape[2] != key.shape[2],
+    )
+    return attended.transpose(1, 2)
