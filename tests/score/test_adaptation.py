@@ -13,10 +13,10 @@ from toy_scorers import CONTEXT, TARGETS, VOCAB, ledger, small_model, stream
 from fairway.config import AdaptationConfig, ModelConfig, RecurrenceConfig, ResidualConfig, ScoreConfig
 from fairway.model.gpt import GPT
 from fairway.model.residual import TOPOLOGIES
+from fairway.score.adaptation import AdaptedPredictor, adapting_parameters, cosine_rate, make_optimizer
 from fairway.score.driver import score
 from fairway.score.passes import build_pass
 from fairway.score.predictor import Revealed
-from fairway.score.sgd import AdaptedPredictor, adapting_parameters, cosine_rate, make_optimizer
 from fairway.train.distributed import ONE_RANK, Ranks
 from toy_network import toy_network
 

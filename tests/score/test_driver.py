@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from toy_scorers import CONTEXT, PLANS, TARGETS, VOCAB, WINDOWS, adapted, ledger, small_model, stream
 
 from fairway.base.errors import ValidityError
+from fairway.score.adaptation import cosine_rate
 from fairway.score.driver import score
 from fairway.score.neural import NeuralPredictor
 from fairway.score.plan import Block, chunked_plan, fixed_plan, plain_windows
 from fairway.score.predictor import Revealed, WindowBatch
-from fairway.score.sgd import cosine_rate
 from fairway.train.distributed import Ranks
 
 

@@ -12,12 +12,12 @@ from scoring_cases import GOLDEN, PASSES, STEP_COLUMNS, SYSTEMS, WHOLE, ScoringC
 from torch import nn
 
 from fairway.base.errors import RecipeError, ValidityError
+from fairway.score.adaptation import AdaptedPredictor
 from fairway.score.driver import score, scored_inputs
 from fairway.score.ledger import Ledger
 from fairway.score.passes import build_pass, run_pass
 from fairway.score.plan import Block
 from fairway.score.predictor import Predictor
-from fairway.score.sgd import AdaptedPredictor
 from fairway.score.tilt import TiltedPredictor
 from reference_names import to_fairway
 

@@ -7,11 +7,11 @@ import torch
 
 from fairway.config import AdaptationConfig
 from fairway.model.gpt import GPT
+from fairway.score.adaptation import AdaptedPredictor
 from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
 from fairway.score.plan import Block, chunk_count, chunked_plan, fixed_plan, plain_windows, sliding_windows
 from fairway.score.predictor import Predictor
-from fairway.score.sgd import AdaptedPredictor
 from toy_network import toy_network
 
 VOCAB, TARGETS, CONTEXT = 13, 60, 8

@@ -13,13 +13,13 @@ from fairway.config import PassName, ScoreConfig
 from fairway.data.dataset import Stream
 from fairway.data.tokenizer import Tokenizer
 from fairway.model.gpt import GPT
+from fairway.score.adaptation import AdaptedPredictor
 from fairway.score.driver import score
 from fairway.score.hints_flags import token_flags, uses_words
 from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
 from fairway.score.plan import Block, chunked_plan, early_targets, fixed_plan, plain_windows, sliding_windows
 from fairway.score.predictor import Predictor
-from fairway.score.sgd import AdaptedPredictor
 from fairway.score.tilt import TiltedPredictor
 from fairway.train.distributed import ONE_RANK, Ranks
 
