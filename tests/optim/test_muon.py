@@ -1,3 +1,4 @@
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -5,59 +6,86 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optimizer_cases import accumulate
 from torch.nn import Parameter
 
+from fairway.optim.banked_muon import BankedMuon
 from fairway.optim.muon import Muon, muon_update, orthogonalization_cost, share_by_cost
 from fairway.optim.newton_schulz import COEFFICIENTS
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "optim" / "muon_1413.npz")
-NAMES = ("q", "k", "up", "down")
-DECAY = float(GOLDEN["weight_decay"])
+FOLDER = Path(__file__).parents[1] / "golden" / "optim"
+LAYOUTS = [Muon, BankedMuon]
+Arrays = dict[str, np.ndarray]
 
 
-def golden_run(convert=lambda tensor: tensor, dtype=torch.float32):
-    """The four golden matrices after each of the five steps of one optimizer."""
-    weights = {name: Parameter(convert(torch.from_numpy(GOLDEN[f"{name}.param0"]))) for name in NAMES}
-    muon = Muon(weights.values(), learning_rate=1.0, momentum=0.0, weight_decay=DECAY, steps=5, dtype=dtype)
-    for step in range(5):
-        for name, weight in weights.items():
-            weight.grad = convert(torch.from_numpy(GOLDEN[f"{name}.grad"][step]))
-        muon.param_groups[0].update(lr=float(GOLDEN["lr"][step]), momentum=float(GOLDEN["momentum_coefficient"][step]))
+@cache
+def golden(pr: str) -> Arrays:
+    """Steps of one system from given gradients. #1413 is whole; of the others two steps and the first slots are stored."""
+    with np.load(FOLDER / f"muon_{pr}.npz") as stored:
+        return dict(stored)
+
+
+def matrices_of(array: np.ndarray, convert=torch.Tensor.float) -> list[torch.Tensor]:
+    """The matrix, or the matrices of a bank."""
+    return [convert(matrix).clone() for matrix in torch.from_numpy(array.reshape(-1, *array.shape[-2:]))]
+
+
+def golden_run(pr: str, kind: type[Muon], convert=torch.Tensor.float, dtype=torch.float32) -> tuple[dict[str, list], Muon]:
+    """The golden matrices by name after all steps of one optimizer, and that optimizer."""
+    data = golden(pr)
+    names = [key.removesuffix(".param0") for key in data if key.endswith(".param0")]
+    weights = {name: [Parameter(matrix) for matrix in matrices_of(data[f"{name}.param0"], convert)] for name in names}
+    everything = [weight for members in weights.values() for weight in members]
+    decay, steps = float(data["weight_decay"]), int(data["ns_steps"])
+    muon = kind(everything, learning_rate=1.0, momentum=0.0, weight_decay=decay, steps=steps, dtype=dtype)
+    for step, (rate, coefficient) in enumerate(zip(data["lr"], data["momentum_coefficient"], strict=True)):
+        muon.zero_grad()
+        for name, members in weights.items():
+            for weight, gradient in zip(members, matrices_of(data[f"{name}.grad"][step], convert), strict=True):
+                accumulate(weight, gradient)
+        muon.param_groups[0].update(lr=float(rate), momentum=float(coefficient))
         muon.step()
-        yield step, weights, muon
+    return weights, muon
 
 
-def test_five_steps_match_the_reference():
-    for step, weights, muon in golden_run():
-        for name, weight in weights.items():
-            expected = torch.from_numpy(GOLDEN[f"{name}.param"][step])
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("pr", ["1413", "1533", "1557", "1776"])
+def test_golden_steps_match_the_reference(pr, kind):
+    weights, muon = golden_run(pr, kind)
+    for name, members in weights.items():
+        last = golden(pr)[f"{name}.param" if f"{name}.param" in golden(pr) else f"{name}.param_f64"]
+        momenta = matrices_of(golden(pr)[f"{name}.momentum"][-1])
+        for weight, expected, momentum in zip(members, matrices_of(last), momenta, strict=True):
             torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=2e-6)
-            momentum = torch.from_numpy(GOLDEN[f"{name}.momentum"][step])
             torch.testing.assert_close(muon.state[weight]["momentum"], momentum, rtol=0, atol=1e-7)
 
 
-def test_five_steps_match_the_reference_in_float64():
-    *_, (_, weights, _) = golden_run(torch.Tensor.double, torch.float64)
-    for name, weight in weights.items():
-        torch.testing.assert_close(weight.detach(), torch.from_numpy(GOLDEN[f"{name}.param_f64"]), rtol=0, atol=1e-12)
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_five_steps_match_the_reference_in_float64(kind):
+    weights, _ = golden_run("1413", kind, torch.Tensor.double, torch.float64)
+    for name, (weight,) in weights.items():
+        expected = torch.from_numpy(golden("1413")[f"{name}.param_f64"])
+        torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=1e-12)
 
 
 def test_bfloat16_orthogonalization_ends_near_the_published_arithmetic():
-    *_, (_, weights, _) = golden_run(dtype=torch.bfloat16)
-    for name, weight in weights.items():
-        start, published = torch.from_numpy(GOLDEN[f"{name}.param0"]), torch.from_numpy(GOLDEN[f"{name}.param_bf16run"])
+    weights, _ = golden_run("1413", Muon, dtype=torch.bfloat16)
+    for name, (weight,) in weights.items():
+        start, published = (torch.from_numpy(golden("1413")[f"{name}.{key}"]) for key in ("param0", "param_bf16run"))
         moved = published - start
         assert (weight.detach() - published).norm() / moved.norm() < 0.08
 
 
-def test_two_worked_steps():
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_two_worked_steps(kind):
     weight = Parameter(torch.eye(2, dtype=torch.float64))
-    muon = Muon([weight], learning_rate=0.022, momentum=0.92, weight_decay=0.095, dtype=torch.float64)
+    muon = kind([weight], learning_rate=0.022, momentum=0.92, weight_decay=0.095, dtype=torch.float64)
     expected = ([[0.977474, -0.005536], [0.013027, 0.981220]], [[0.968084, -0.019794], [-0.000592, 0.987705]])
     gradients = ([[3.0, 4.0], [0.0, 1.0]], [[1.0, -1.0], [2.0, 0.0]])
     for step, (gradient, after) in enumerate(zip(gradients, expected, strict=True)):
         muon.param_groups[0]["momentum"] = 0.92 + (0.97 - 0.92) * step / 1500
-        weight.grad = torch.tensor(gradient, dtype=torch.float64)
+        muon.zero_grad()
+        accumulate(weight, torch.tensor(gradient, dtype=torch.float64))
         muon.step()
         torch.testing.assert_close(weight.detach(), torch.tensor(after, dtype=torch.float64), rtol=0, atol=1e-6)
 

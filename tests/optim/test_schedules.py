@@ -12,7 +12,7 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "optim" / "schedules.npz
 SHARES = (0.28, 0.333, 0.35, 0.5, 0.7, 0.9, 0.915, 0.95, 1.0, 1.0005)
 
 
-@pytest.mark.parametrize("pr", ["1413", "1776"])
+@pytest.mark.parametrize("pr", ["1413", "1533", "1557", "1776"])
 def test_the_recorded_loop_of_the_reference(pr):
     setting = {name.split(".")[-1]: float(GOLDEN[name]) for name in GOLDEN.files if name.startswith(f"{pr}.config")}
     optim = OptimConfig(

@@ -101,7 +101,8 @@ def make_events(random: np.random.Generator, chosen, steps: int) -> list[dict]:
         if step % check_every == 0 or step == steps:
             nats = clean + 0.03
             events.append({"event": "validation", **common, "nats_per_token": nats, "bits_per_byte": nats / math.log(2) / 2.38})
-    events.append({"event": "stop", "reason": "budget of 60 seconds reached", "step": steps, "seconds": float(seconds[-1])})
+    stop = {"reason": "budget of 60 seconds reached", "step": steps, "seconds": float(seconds[-1])}
+    events.append({"event": "stop", **stop, "peak_memory_bytes": 3 * 2**30})
     events.append({"event": "phase", "name": "train", "seconds": float(seconds[-1]), "counted": True})
     return events
 

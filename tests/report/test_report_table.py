@@ -16,6 +16,7 @@ def test_one_row_per_stage_and_pass(full_source):
         assert f"{item.bits_per_byte:.5f} bits per byte" in line
         assert f"{item.seconds:,.1f}" in line
         assert f"{item.bytes:,}" in line
+    assert lines[2].endswith("; 3.0 GiB at most")
     assert f"{data.score.artifact_bytes:,}" in lines[3]
     assert lines[-2].endswith("503,442 of 1,000,000 bytes: fits with 496,558 to spare")
     assert lines[-1].startswith("proof: 4,096 targets (adapted, 9,770 bytes of text, revealed in 4 blocks) came back exactly")

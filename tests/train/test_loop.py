@@ -1,11 +1,10 @@
-"""Training: warm-up restores everything, resuming changes nothing, ranks share the same maths."""
+"""Training: warm-up restores everything, resuming changes nothing, whatever the layout of the matrices."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from tqdm import tqdm
+from loop_cases import StopAfter, assert_same, tensors_of, training
 
 from fairway.base.errors import DataError, RecipeError
 from fairway.base.values import with_fields
@@ -14,62 +13,24 @@ from fairway.data.dataset import Dataset
 from fairway.train.batches import RankBatches
 from fairway.train.clock import Clock
 from fairway.train.distributed import ONE_RANK, Ranks
-from fairway.train.interrupt import Interrupted, StopRequest
-from fairway.train.loop import Learner, Training, accumulate, new_learner, train, warm_up
+from fairway.train.interrupt import Interrupted
+from fairway.train.loop import accumulate, new_learner, train, warm_up
 from fairway.train.machine import choose
-from fairway.train.metrics import Metrics
 from fairway.train.state import load_state
 
-
-class StopAfter(StopRequest):
-    """Asks to stop once it has been looked at ``steps`` times, as a signal during a step does."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def __bool__(self) -> bool:
-        self.left -= 1
-        if self.left == 0:
-            self.signal_name = "SIGTERM"
-        return super().__bool__()
+LAYOUTS = ["per_matrix", "banked"]
 
 
-@contextmanager
-def training(recipe: Recipe, corpus: Path, folder: Path, stop: StopRequest | None = None, clock: Clock | None = None):
-    with Metrics(folder / "metrics.jsonl") as metrics, tqdm(total=1.0, disable=True) as bar:
-        yield Training(
-            recipe=recipe,
-            dataset=Dataset.open(corpus),
-            machine=choose(recipe.machine),
-            ranks=ONE_RANK,
-            clock=clock or Clock(),
-            metrics=metrics,
-            state_path=folder / "state.safetensors",
-            stop=StopRequest() if stop is None else stop,
-            validate=lambda model: (1.0, 1.0),
-            bar=bar,
-        )
-
-
-def tensors_of(learner: Learner) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in learner.tensors().items()}
-
-
-def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        assert torch.equal(found[name], tensor), name
-
-
-def test_warm_up_leaves_no_trace(quick: Recipe) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_warm_up_leaves_no_trace(quick: Recipe, layout: str) -> None:
+    quick = with_fields(quick, {"optim.matrices.layout": layout})
     machine = choose(quick.machine)
     learner = new_learner(quick, machine, ONE_RANK)
     before, random_state = tensors_of(learner), torch.get_rng_state()
     warm_up(learner, learner.model, with_fields(quick, {"train.warmup_steps": 2}), machine, ONE_RANK)
     assert_same(learner.tensors(), before)
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert all(parameter.grad is None for parameter in learner.model.parameters())
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in learner.model.parameters())
 
 
 def test_training_is_the_same_with_and_without_warm_up(quick: Recipe, corpus: Path, tmp_path: Path) -> None:
@@ -81,8 +42,11 @@ def test_training_is_the_same_with_and_without_warm_up(quick: Recipe, corpus: Pa
     assert_same(found[0], found[1])
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 5])
-def test_an_interrupted_run_continues_bit_for_bit(quick: Recipe, corpus: Path, tmp_path: Path, stop_after: int) -> None:
+@pytest.mark.parametrize(("stop_after", "layout"), [(1, "per_matrix"), (3, "banked"), (5, "per_matrix")])
+def test_an_interrupted_run_continues_bit_for_bit(
+    quick: Recipe, corpus: Path, tmp_path: Path, stop_after: int, layout: str
+) -> None:
+    quick = with_fields(quick, {"optim.matrices.layout": layout})
     with training(quick, corpus, tmp_path / "whole") as run:
         whole = tensors_of(train(run, resume=False))
     folder = tmp_path / "parts"
@@ -170,3 +134,9 @@ def test_divergence_is_said_with_the_remedy(quick: Recipe, corpus: Path, tmp_pat
     recipe = with_fields(quick, {"optim.matrices.learning_rate": 1e30, "optim.gradient_clip": 0.0})
     with training(recipe, corpus, tmp_path) as run, pytest.raises(RecipeError, match=r"lower optim\.matrices\.learning_rate"):
         train(run, resume=False)
+
+
+def test_the_attention_that_was_asked_for_reaches_training(quick: Recipe) -> None:
+    machine = choose(with_fields(quick, {"machine.attention": "plain"}).machine)
+    learner = new_learner(quick, machine, Ranks())
+    assert {learner.model.block(layer).attention.backend for layer in range(quick.model.layers)} == {"plain"}

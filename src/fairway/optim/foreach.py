@@ -25,6 +25,7 @@ def move_towards_(tensors: Sequence[Tensor], targets: Sequence[Tensor], share: f
 
 
 def joint_norm(tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
-    """L2 norm of all tensors together, in float32 whatever their types."""
-    norms = torch._foreach_norm(list(tensors), 2, dtype=torch.float32)
+    """L2 norm of all tensors together, in float32, or float64 where one of them is."""
+    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    norms = torch._foreach_norm(list(tensors), 2, dtype=dtype)
     return torch.linalg.vector_norm(torch.stack(list(norms)))

@@ -10,7 +10,8 @@ One step for a matrix ``W`` of M x N (rows are outputs) with gradient ``G`` and 
 
 The rate is the spectral norm of the update of a square matrix, so it does not depend on the size of the gradient.
 Matrices of equal shape are orthogonalised as one batch. Several ranks share the matrices by cost and exchange the results
-with one collective; the momentum is kept whole on every rank, so a state can be resumed on any number of ranks.
+with one collective; the momentum is kept whole on every rank, so a state can be resumed on any number of ranks. Here every
+matrix has its own storage; `fairway.optim.banked_muon` keeps them in banks. Of both, `muon_update` is the meaning.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -116,15 +117,34 @@ class Muon(torch.optim.Optimizer):
         parameters: list[torch.nn.Parameter] = self.param_groups[0]["params"]
         for parameter in parameters:
             assert parameter.ndim == 2, f"Muon takes matrices, not a tensor of shape {tuple(parameter.shape)}"
+        self._place(parameters)
+
+    def _place(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Allocate the momenta and decide who orthogonalises what."""
+        for parameter in parameters:
             self.state[parameter]["momentum"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
         costs = [orthogonalization_cost(*parameter.shape) for parameter in parameters]
-        self.owner = share_by_cost(costs, world_size)
+        self.owner = share_by_cost(costs, self.world_size)
         shapes = dict.fromkeys(tuple(parameter.shape) for parameter in parameters)
         self.stacks = [[index for index, parameter in enumerate(parameters) if tuple(parameter.shape) == s] for s in shapes]
 
+    def shared_gradients(self) -> list[torch.nn.Parameter]:
+        """Matrices whose gradients the caller must sum over ranks, like those of all other parameters: here all of them."""
+        return self.param_groups[0]["params"]
+
+    def start_reduction(self) -> None:
+        """Begin to sum over ranks the gradients that are not `shared_gradients`: here none."""
+
+    def finish_reduction(self) -> list[Tensor]:
+        """This rank's part of what `start_reduction` has summed, for the joint norm and the clip: here nothing."""
+        return []
+
+    def synchronize(self) -> None:
+        """Give every rank the momenta of all before a state is saved: here each rank has them."""
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update every matrix from its ``.grad``, which must be averaged over ranks already."""
+        """Update every matrix from its ``.grad``, which must be summed over ranks already."""
         assert closure is None, "Muon evaluates no closure"
         group = self.param_groups[0]
         parameters: list[torch.nn.Parameter] = group["params"]
@@ -144,7 +164,7 @@ class Muon(torch.optim.Optimizer):
     def _updates(self, gradients: list[Tensor], momenta: list[Tensor], coefficient: float) -> list[Tensor]:
         """Orthogonalised Nesterov update of every stack of equal shapes, computed by the owners and known to all."""
         if self.world_size == 1:
-            return [self._orthogonal(stack, gradients, momenta, coefficient) for stack in self.stacks]
+            return [self._stacked(stack, gradients, momenta, coefficient) for stack in self.stacks]
         # Every update has its own place in one vector of zeros, so the sum over ranks adds nothing but zeros to it.
         sizes = [len(stack) * gradients[stack[0]].numel() for stack in self.stacks]
         exchange = torch.zeros(sum(sizes), dtype=self.dtype, device=gradients[0].device)
@@ -153,14 +173,27 @@ class Muon(torch.optim.Optimizer):
             update = part.view(len(stack), *gradients[stack[0]].shape)
             mine = [place for place, index in enumerate(stack) if self.owner[index] == self.rank]
             if mine:
-                update[mine] = self._orthogonal([stack[place] for place in mine], gradients, momenta, coefficient)
+                update[mine] = self._stacked([stack[place] for place in mine], gradients, momenta, coefficient)
             updates.append(update)
         dist.all_reduce(exchange)
         return updates
 
-    def _orthogonal(self, indices: list[int], gradients: list[Tensor], momenta: list[Tensor], coefficient: float) -> Tensor:
-        update = torch.stack([gradients[index] for index in indices])
-        update.add_(torch.stack([momenta[index] for index in indices]), alpha=coefficient)
+    def _stacked(self, indices: list[int], gradients: list[Tensor], momenta: list[Tensor], coefficient: float) -> Tensor:
+        """`_orthogonal` of the matrices with these indices, which have one shape."""
+        return self._orthogonal(
+            torch.stack([gradients[index] for index in indices]),
+            torch.stack([momenta[index] for index in indices]),
+            coefficient,
+        )
+
+    def _orthogonal(
+        self,
+        gradients: Float[Tensor, "batch rows columns"],
+        momenta: Float[Tensor, "batch rows columns"],
+        coefficient: float,
+    ) -> Float[Tensor, "batch rows columns"]:
+        """Direction of the update of matrices of one shape: Nesterov, row normalisation, Newton-Schulz."""
+        update = torch.add(gradients, momenta, alpha=coefficient)
         if self.row_normalize:
             update = normalize_rows(update)
         return orthogonalize(update, self.steps, self.coefficients, self.dtype)

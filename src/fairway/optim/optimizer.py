@@ -1,4 +1,4 @@
-"""The three optimizers of a network behind one step, one clip and one flat state."""
+"""The three optimizers of a network behind one reduction, one clip, one step and one flat state."""
 
 from collections.abc import Mapping
 
@@ -9,10 +9,16 @@ from torch import Tensor, nn
 from fairway.base.errors import DataError
 from fairway.config import OptimConfig
 from fairway.optim.adamw import adamw
+from fairway.optim.banked_muon import BankedMuon
 from fairway.optim.clip import clip_gradients
+from fairway.optim.collectives import sum_gradients_
 from fairway.optim.muon import Muon
 from fairway.optim.rules import Group, parameter_groups
 from fairway.optim.schedules import ScheduleValues
+from fairway.optim.side_stream import SideStream
+
+LAYOUTS: dict[str, type[Muon]] = {"per_matrix": Muon, "banked": BankedMuon}
+"""By the names of ``optim.matrices.layout``."""
 
 
 class Optimizers:
@@ -21,43 +27,64 @@ class Optimizers:
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
-        optimizers: Mapping[Group, torch.optim.Optimizer],
+        muon: Muon,
+        adams: Mapping[Group, torch.optim.AdamW],
         config: OptimConfig,
     ) -> None:
         """Hold optimizers that are made already.
 
         Args:
             parameters: All parameters by name, in the same order on every rank.
-            optimizers: One per group; each parameter is in one of them.
+            muon: The optimizer of the matrices; it knows the ranks.
+            adams: One optimizer for each other group; each parameter is in one optimizer.
             config: Base learning rates and the gradient clip.
         """
-        self.parameters, self.optimizers, self.config = dict(parameters), dict(optimizers), config
+        self.parameters, self.muon, self.adams, self.config = dict(parameters), muon, dict(adams), config
+        self.optimizers: dict[Group, torch.optim.Optimizer] = {"matrices": muon, **adams}
+        others = [parameter for adam in adams.values() for parameter in adam.param_groups[0]["params"]]
+        self.shared = [*muon.shared_gradients(), *others]
+        self.side = SideStream(others[0].device)
 
-    def clip_and_step(self, values: ScheduleValues) -> Float[Tensor, ""]:
-        """Clip the averaged gradients jointly, take one step, and return the norm before clipping, still on the device."""
-        norm = clip_gradients(self.parameters.values(), self.config.gradient_clip)
+    def reduce_clip_and_step(self, values: ScheduleValues) -> Float[Tensor, ""]:
+        """Sum every rank's gradients, clip them jointly and take one step; the same maths for any layout and any ranks.
+
+        Returns:
+            Norm of the summed gradients before clipping, still on the device.
+        """
+        self.muon.start_reduction()
+        if self.muon.world_size > 1:
+            sum_gradients_(self.shared)
+        shards = self.muon.finish_reduction()
+        norm = clip_gradients(self.shared, self.config.gradient_clip, shards, self.muon.world_size)
         self.step(values)
         return norm
 
     def step(self, values: ScheduleValues) -> None:
         """One step of all groups with the scheduled multiplier and momentum; gradients stay until `zero_grad`."""
         for group, optimizer in self.optimizers.items():
-            settings = optimizer.param_groups[0]
-            settings["lr"] = getattr(self.config, group).learning_rate * values.learning_rate
-            if isinstance(optimizer, Muon):
-                settings["momentum"] = values.momentum
-            optimizer.step()
+            optimizer.param_groups[0]["lr"] = getattr(self.config, group).learning_rate * values.learning_rate
+        self.muon.param_groups[0]["momentum"] = values.momentum
+        with self.side.beside():
+            for adam in self.adams.values():
+                adam.step()
+        self.muon.step()
+        self.side.join()
 
     def zero_grad(self) -> None:
-        """Release all gradients."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        """Release all gradients, or fill them with zeros where they live in a bank."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+
+    def synchronize(self) -> None:
+        """Make `state_dict` whole on every rank. All ranks call it, before one of them saves."""
+        self.muon.synchronize()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every momentum, moment and step count as ``parameter name/kind`` -> tensor, ready for safetensors.
 
-        The names are the same before and after the first step and for any number of ranks. The tensors are the live ones:
-        clone them to keep them. Scheduled rates are no part of the state; they follow from progress.
+        The names are the same before and after the first step, for any layout and any number of ranks. The tensors are the
+        live ones: clone them to keep them, and call `synchronize` first where there are several ranks. Scheduled rates are
+        no part of the state; they follow from progress.
         """
         return {
             f"{name}/{kind}": value
@@ -94,9 +121,9 @@ def build(
     """Give every parameter of ``model`` its optimizer, by name and with exact cover.
 
     Args:
-        model: The raw network (neither compiled nor wrapped), on its device.
+        model: The raw network (neither compiled nor wrapped), on its device: banks fix where its matrices are stored.
         config: Settings of the three groups.
-        world_size: Ranks that step together with averaged gradients.
+        world_size: Ranks that step together; each has the gradients of its own rows.
         rank: This rank.
         low_precision: Train in bfloat16: Newton-Schulz runs in it on a GPU, and the embedding with its moments is stored
             in it where ``config.embedding_bfloat16``. The embedding is converted here, in place, before any gradient exists.
@@ -115,20 +142,19 @@ def build(
     matrices = config.matrices
     # A CPU without bfloat16 units multiplies such matrices a hundred times slower than float32 ones.
     low_products = low_precision and members["matrices"][0].is_cuda
-    muon = Muon(
+    muon = LAYOUTS[matrices.layout](
         members["matrices"],
         learning_rate=matrices.learning_rate,
         momentum=matrices.momentum_start,
         weight_decay=matrices.weight_decay,
         steps=matrices.newton_schulz_steps,
         row_normalize=matrices.row_normalize,
-        dtype=torch.bfloat16 if low_products else torch.float32,
+        dtype=torch.bfloat16 if low_products else members["matrices"][0].dtype,
         world_size=world_size,
         rank=rank,
     )
-    optimizers: dict[Group, torch.optim.Optimizer] = {
-        "matrices": muon,
+    adams: dict[Group, torch.optim.AdamW] = {
         "embedding": adamw(members["embedding"], config.embedding),
         "scalars": adamw(members["scalars"], config.scalars),
     }
-    return Optimizers(parameters, optimizers, config)
+    return Optimizers(parameters, muon, adams, config)

@@ -127,9 +127,14 @@ def _metrics(path: Path) -> tuple[Metrics, list[str]]:
         phases=_merged(kinds["phase"]),
         parameters=start.whole("parameters") if start else None,
         seed=start.whole("seed") if start else None,
-        stop=Stop(stop.text("reason"), stop.whole("step"), stop.number("seconds", least=0.0)) if stop else None,
+        stop=_stop(stop) if stop else None,
     )
     return metrics, warnings
+
+
+def _stop(event: Fields) -> Stop:
+    peak = event.optional("peak_memory_bytes", least=0.0)
+    return Stop(event.text("reason"), event.whole("step"), event.number("seconds", least=0.0), int(peak or 0))
 
 
 def _rising(steps: list[int], events: list[Fields]) -> np.ndarray:

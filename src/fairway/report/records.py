@@ -66,6 +66,8 @@ class Stop:
     reason: str
     step: int
     seconds: float
+    peak_memory_bytes: int = 0
+    """Most memory that the device gave to training; 0 on a CPU, and in runs that did not log it."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def _training_row(data: RunData) -> Row:
         result = f"{metrics.train.loss[-1]:.4f} nats per token, training"
     if metrics.stop is not None:
         what = f"{thousands(metrics.stop.step)} steps, stopped: {plot_label(metrics.stop.reason, 60)}"
+        if metrics.stop.peak_memory_bytes:
+            what += f"; {metrics.stop.peak_memory_bytes / 2**30:.1f} GiB at most"
     elif len(metrics.train):
         what = f"{thousands(int(metrics.train.step[-1]))} steps so far"
     return Row("train", result, training_seconds(data), None, what)

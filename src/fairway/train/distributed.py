@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fairway.base.errors import MachineError
+from fairway.optim.collectives import sum_gradients_
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,8 @@ class Ranks:
 
     def sum_gradients_(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Add gradients over all ranks, in place, as one flat transfer per type; a missing gradient counts as zero."""
-        if self.world == 1:
-            return
-        by_type: dict[torch.dtype, list[torch.nn.Parameter]] = {}
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            by_type.setdefault(parameter.grad.dtype, []).append(parameter)
-        for group in by_type.values():
-            gradients = [parameter.grad for parameter in group if parameter.grad is not None]
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            dist.all_reduce(flat)
-            pieces = flat.split([gradient.numel() for gradient in gradients])
-            for gradient, piece in zip(gradients, pieces, strict=True):
-                gradient.copy_(piece.view_as(gradient))
+        if self.world > 1:
+            sum_gradients_(parameters)
 
     def agree(self, value: float) -> float:
         """Rank 0's ``value`` on every rank, so that no rank decides by its own clock."""

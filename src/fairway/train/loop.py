@@ -56,7 +56,7 @@ class Learner:
 
     @torch.no_grad()
     def restore(self, saved: dict[str, Tensor]) -> None:
-        """Copy saved tensors into the live ones, bit by bit, and drop gradients."""
+        """Copy saved tensors into the live ones, bit by bit, momenta of other ranks' matrices too, and drop gradients."""
         for name, tensor in self.tensors().items():
             tensor.copy_(saved[name])
         self.optimizers.zero_grad()
@@ -84,6 +84,7 @@ def new_learner(recipe: Recipe, machine: Machine, ranks: Ranks) -> Learner:
     initialize(model, recipe.seed)
     model.to(machine.device)
     model.compute_dtype = machine.activations
+    model.use_attention(machine.attention)
     optimizers = build(
         model,
         recipe.optim,
@@ -140,8 +141,7 @@ def _loop(run: Training, learner: Learner, forward: Callable[..., Tensor], loade
         values = schedule_at(recipe.optim, recipe.model.recurrence, progress, learner.step)
         inputs, targets = loader.next_batch()
         loss = accumulate(forward, inputs, targets, values, recipe, run.machine)
-        run.ranks.sum_gradients_(learner.model.parameters())
-        norm = learner.optimizers.clip_and_step(values)
+        norm = learner.optimizers.reduce_clip_and_step(values)
         learner.optimizers.zero_grad()
         learner.average.update()
         learner.step += 1
@@ -157,12 +157,12 @@ def _loop(run: Training, learner: Learner, forward: Callable[..., Tensor], loade
             with clock.phase("save", counted=False):
                 _save(run, learner, loader)
         if asked:
-            run.metrics.event("stop", reason=run.stop.signal_name, step=learner.step, seconds=clock.seconds("train"))
+            _log_stop(run, learner, run.stop.signal_name)
             raise Interrupted(
                 f"stopped by {run.stop.signal_name} after step {learner.step}; the state is saved, continue with --resume"
             )
     run.machine.settle()
-    run.metrics.event("stop", reason="budget", step=learner.step, seconds=clock.seconds("train"))
+    _log_stop(run, learner, "budget")
 
 
 def accumulate(
@@ -221,8 +221,7 @@ def warm_up(learner: Learner, forward: Callable[..., Tensor], recipe: Recipe, ma
         values = ScheduleValues(learning_rate=1.0, momentum=recipe.optim.matrices.momentum_start, recurrent=recurrent)
         for _ in range(config.warmup_steps):
             accumulate(forward, tokens[:, :-1], tokens[:, 1:], values, recipe, machine)
-            ranks.sum_gradients_(learner.model.parameters())
-            learner.optimizers.clip_and_step(values)
+            learner.optimizers.reduce_clip_and_step(values)
             learner.optimizers.zero_grad()
             learner.average.update()
     learner.restore(saved)
@@ -286,6 +285,17 @@ def _log_step(run: Training, learner: Learner, values: ScheduleValues, progress:
     logger.info(f"step={learner.step} loss={mean:.4f} progress={progress:.3f} seconds={seconds:.1f} tokens/s={speed:.0f}")
 
 
+def _log_stop(run: Training, learner: Learner, reason: str) -> None:
+    """Why and when training ended, and the most memory that the device gave it (0 on a CPU)."""
+    run.metrics.event(
+        "stop",
+        reason=reason,
+        step=learner.step,
+        seconds=run.clock.seconds("train"),
+        peak_memory_bytes=run.machine.peak_memory_bytes(),
+    )
+
+
 def _validate(run: Training, learner: Learner) -> None:
     nats, bits = run.validate(learner.model)
     tokens = learner.step * run.recipe.train.batch_tokens
@@ -301,7 +311,8 @@ def _validate(run: Training, learner: Learner) -> None:
 
 
 def _save(run: Training, learner: Learner, loader: Prefetcher) -> None:
-    """Write the resumable state; every rank sends its streams to rank 0."""
+    """Write the resumable state; every rank sends its streams and, where they are spread, its momenta."""
+    learner.optimizers.synchronize()
     streams = {key: value for part in run.ranks.gather(loader.state()) for key, value in part.items()}
     if run.ranks.leads:
         numbers = {
