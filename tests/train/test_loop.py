@@ -1,5 +1,7 @@
 """Training: warm-up restores everything, resuming changes nothing, whatever the layout of the matrices."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from fairway.data.dataset import Dataset
 from fairway.train.batches import RankBatches
 from fairway.train.clock import Clock
 from fairway.train.distributed import ONE_RANK, Ranks
-from fairway.train.interrupt import Interrupted
+from fairway.train.interrupt import Interrupted, StopRequest, stop_on_signals
 from fairway.train.loop import accumulate, new_learner, train, warm_up
 from fairway.train.machine import choose
 from fairway.train.state import load_state
@@ -140,3 +142,13 @@ def test_the_attention_that_was_asked_for_reaches_training(quick: Recipe) -> Non
     machine = choose(with_fields(quick, {"machine.attention": "plain"}).machine)
     learner = new_learner(quick, machine, Ranks())
     assert {learner.model.block(layer).attention.backend for layer in range(quick.model.layers)} == {"plain"}
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_blocks_around_too(kind: signal.Signals) -> None:
+    with stop_on_signals() as outer:
+        with stop_on_signals() as inner:
+            os.kill(os.getpid(), kind)
+            assert inner.signal_name == outer.signal_name == kind.name
+        assert outer
+    assert not isinstance(getattr(signal.getsignal(kind), "__self__", None), StopRequest)

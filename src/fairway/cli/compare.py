@@ -11,15 +11,20 @@ from fairway.base.errors import DataError
 from fairway.cli.parse import Switch, emit, parse, table
 
 if TYPE_CHECKING:
+    from fairway.record.ablation import Ablation
     from fairway.record.compare import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareArguments:
-    """Compare runs with other runs: means, deviations (ddof 1), gap, and what it shows beyond the spread of seeds."""
+    """Compare runs with other runs: means, deviations (ddof 1), gap, and what it shows beyond the spread of seeds.
+
+    Or show a whole ablation, the folder of fairway ablate: what each technique gains, with confidence intervals.
+    """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Run folders that should be better, seeds of one recipe; or the JSON file of one published record."""
+    """Run folders that should be better, seeds of one recipe; or the JSON file of one published record; or the folder of one
+    ablation, alone."""
     against: tuple[Path, ...] = ()
     """Run folders, or the JSON file of one published record, that they should beat."""
     margin: float = 0.005
@@ -35,6 +40,11 @@ class CompareArguments:
 def compare(argv: Sequence[str]) -> int:
     """Compare runs with other runs; 0 whatever the outcome, for a comparison has no verdict."""
     arguments = parse(CompareArguments, argv, "compare")
+    from fairway.record.ablation_plan import PLAN
+
+    ablations = [path for path in arguments.runs if (path / PLAN).exists()]
+    if ablations:
+        return _compare_ablation(arguments, ablations[0])
     if not arguments.runs or not arguments.against:
         raise DataError("fairway compare needs runs on both sides: fairway compare RUN... --against RUN...")
     from fairway.record.compare import compare as compare_results
@@ -48,6 +58,31 @@ def compare(argv: Sequence[str]) -> int:
     found = compare_results(new, reference, Margin(arguments.margin, Unit(arguments.unit)))
     emit(found.to_dict(), _text(found), as_json=arguments.json)
     return 0
+
+
+def _compare_ablation(arguments: CompareArguments, root: Path) -> int:
+    """The tables of an ablation; its page, picture and notebook entry are written into its folder."""
+    if arguments != CompareArguments(runs=(root,), json=arguments.json):
+        raise DataError(f"an ablation is compared alone and in all passes: fairway compare {root}")
+    from fairway.record.ablation import read_ablation
+    from fairway.record.ablation_document import ablation_document
+    from fairway.report.ablation_page import write_ablation
+
+    found = read_ablation(root)
+    files = [str(path) for path in write_ablation(root, found)]
+    emit(
+        {**ablation_document(found), "files": files},
+        f"{_ablation_text(found)}\n\nwritten: {', '.join(files)}",
+        as_json=arguments.json,
+    )
+    return 0
+
+
+def _ablation_text(found: "Ablation") -> str:
+    from fairway.report.ablation_tables import sentences, tables
+
+    parts = [f"{item.title}\n\n{table(item.rows, item.header)}" for item in tables(found)]
+    return "\n\n".join([*parts, "\n".join(sentences(found))])
 
 
 def _text(found: "Comparison") -> str:

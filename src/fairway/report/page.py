@@ -1,14 +1,12 @@
 """``report.html``: one file that opens offline, reads without a script, and follows the reader's light or dark scheme."""
 
 import base64
-import importlib.resources
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fairway
-from fairway.base.errors import MachineError, RecipeError
+from fairway.base.errors import RecipeError
 from fairway.base.files import write_bytes, write_text
 from fairway.base.values import leaves, to_dict
 from fairway.config import Recipe
@@ -20,6 +18,7 @@ from fairway.report.load import load_run
 from fairway.report.plots_score import ladder_finding
 from fairway.report.plots_size import by_group
 from fairway.report.records import RunData, TensorRecord
+from fairway.report.templates import open_template
 
 REPORT = "report.html"
 TEMPLATE = "page.html.jinja"
@@ -72,7 +71,7 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     require_matplotlib()
-    environment = _environment()
+    template = open_template(TEMPLATE)
     data = load_run(run)
     pictures: dict[str, list[Picture]] = {"score": [], "budgets": [], "training": [], "tensors": []}
     files: dict[str, bytes] = {}
@@ -80,8 +79,7 @@ def write_report(run: Path) -> Path:
         drawing = render(plot)
         files[plot.name] = drawing.png
         pictures[plot.section].append(_picture(drawing, plot.caption))
-    template = importlib.resources.files("fairway.report").joinpath(TEMPLATE).read_text("utf-8")
-    page = environment.from_string(template).render(**_content(data, pictures))
+    page = template.render(**_content(data, pictures))
     for name, png in files.items():
         write_bytes(run / f"{name}.png", png)
     for name in PLOT_NAMES:
@@ -89,26 +87,6 @@ def write_report(run: Path) -> Path:
             (run / f"{name}.png").unlink(missing_ok=True)
     write_text(run / REPORT, page)
     return run / REPORT
-
-
-def _environment() -> Any:
-    """The template engine: escapes every value, shows control characters, refuses unknown names."""
-    try:
-        import jinja2
-        import markupsafe
-    except ImportError:
-        raise MachineError("the report needs jinja2, which is not installed; run: pip install 'fairway[report]'") from None
-
-    def printable(value: object) -> object:
-        return look.visible(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
-
-    environment = jinja2.Environment(
-        autoescape=True, finalize=printable, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["thousands"] = look.thousands
-    environment.filters["duration"] = look.duration
-    environment.filters["short"] = look.short_count
-    return environment
 
 
 def _picture(drawing: Drawing, caption: str) -> Picture:

@@ -16,22 +16,30 @@ class Interrupted(KeyboardInterrupt):
 class StopRequest:
     """Whether a signal asked the run to stop. A second signal of the same kind ends the process at once."""
 
-    def __init__(self) -> None:
-        self.signal_name = ""
+    def __init__(self, around: "StopRequest | None" = None) -> None:
+        """Listen inside a block; ``around`` is the request of the block around it, which is told too."""
+        self.around, self.signal_name = around, ""
 
     def __bool__(self) -> bool:
         return bool(self.signal_name)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the signal and give the next one its default effect."""
-        self.signal_name = signal.Signals(number).name
+        self.note(signal.Signals(number).name)
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    def note(self, name: str) -> None:
+        """Remember that the signal called ``name`` came, here and in the blocks around."""
+        self.signal_name = name
+        if self.around is not None:
+            self.around.note(name)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn SIGTERM and SIGINT into a ``StopRequest`` inside the block; must run in the main thread."""
-    request = StopRequest()
+    around = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    request = StopRequest(around if isinstance(around, StopRequest) else None)
     kinds = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, request.handle) for number in kinds}
     try:
