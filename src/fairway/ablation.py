@@ -19,7 +19,7 @@ from fairway.base.errors import DataError, MachineError, RecipeError
 from fairway.base.files import atomic_path, read_json, sha256_file, write_json, write_text
 from fairway.base.runs import RunFolder
 from fairway.base.values import suggest, to_dict, with_fields
-from fairway.config import Recipe
+from fairway.config import PassName, Recipe, TiltConfig
 from fairway.recipes import Step
 from fairway.record.ablation_plan import PLAN, TRAINER, Group, Plan, Rung, first_difference, read_plan, run_folder
 from fairway.train.interrupt import Interrupted, stop_on_signals
@@ -56,6 +56,7 @@ def make_plan(
     seeds: Sequence[int],
     changes: Mapping[str, Any],
     data_fingerprint: str,
+    also: Sequence[PassName] = (),
 ) -> Plan:
     """The groups of an ablation, each set of settings once.
 
@@ -65,6 +66,7 @@ def make_plan(
         seeds: At least one, all different.
         changes: Dotted settings that hold for all groups.
         data_fingerprint: Of the data folder that all runs use.
+        also: Passes that every group has besides its own; see `with_passes`.
 
     Raises:
         RecipeError: nothing to compare, a seed twice, a setting that is unknown, or two different recipes of one name.
@@ -76,9 +78,33 @@ def make_plan(
     for name in set(changes) & set(GIVEN_ELSEWHERE):
         raise RecipeError(f"{name} is not a setting to change for all runs; seeds are given with --seeds")
     groups: list[Group] = []
-    named = [_grouped(with_fields(recipe, dict(changes)), groups) for recipe in systems]
-    rungs = [Rung(_grouped(with_fields(step.recipe, dict(changes)), groups), step.technique) for step in steps]
+    everything = [*systems, *(step.recipe for step in steps)]
+    tilt = next((recipe.score.tilt for recipe in everything if "tilted" in recipe.score.passes), None)
+
+    def group(recipe: Recipe) -> str:
+        return _grouped(with_fields(with_passes(recipe, also, tilt), dict(changes)), groups)
+
+    named = [group(recipe) for recipe in systems]
+    rungs = [Rung(group(step.recipe), step.technique) for step in steps]
     return Plan(tuple(groups), tuple(named), tuple(rungs), tuple(seeds), data_fingerprint)
+
+
+def with_passes(recipe: Recipe, also: Sequence[PassName], tilt: TiltConfig | None) -> Recipe:
+    """``recipe`` with more passes before its last one, which stays its result.
+
+    Args:
+        recipe: The recipe.
+        also: Passes to add where they are missing.
+        tilt: Tilt of an added ``tilted`` pass, so that it is the same in all groups; None keeps the recipe's own.
+    """
+    missing = tuple(name for name in also if name not in recipe.score.passes)
+    if not missing:
+        return recipe
+    *own, last = recipe.score.passes
+    changes: dict[str, Any] = {"score.passes": (*own, *missing, last)}
+    if tilt is not None and "tilted" in missing:
+        changes["score.tilt"] = tilt
+    return with_fields(recipe, changes)
 
 
 def _grouped(recipe: Recipe, groups: list[Group]) -> str:

@@ -15,7 +15,7 @@ from commands import command
 from safetensors.torch import load_file
 
 from fairway import pipeline, stages
-from fairway.ablation import make_plan, open_folder, parse_changes, perform
+from fairway.ablation import make_plan, open_folder, parse_changes, perform, with_passes
 from fairway.base.errors import DataError, RecipeError
 from fairway.base.files import read_json
 from fairway.base.values import leaves, with_fields
@@ -196,6 +196,19 @@ def test_settings_that_training_does_not_see_share_the_weights() -> None:
     ]  # fmt: skip
     # The second wider clip changes nothing, so its step is the group before it.
     assert [rung.group for rung in plan.ladder] == ["tiny", "tiny+wide-clip", "tiny+gain", "tiny+gain", "tiny+other"]
+
+
+def test_passes_are_added_before_the_result_with_one_tilt_for_all() -> None:
+    plan = make_plan(
+        [recipe("pr1413"), recipe("pr1557")], [], seeds=(1,), changes={}, data_fingerprint=FINGERPRINT, also=("tilted", "plain")
+    )
+    plain, tilted = (group.recipe for group in plan.groups)
+    assert plain.score.passes == ("float", "plain", "sliding", "tilted", "adapted")
+    assert plain.score.tilt == recipe("pr1557").score.tilt != recipe("pr1413").score.tilt
+    assert tilted.score == recipe("pr1557").score
+    alone = with_passes(recipe("pr1413"), ("tilted",), None)
+    assert alone.score.tilt == recipe("pr1413").score.tilt
+    assert with_passes(recipe("pr1413"), ("sliding",), None) == recipe("pr1413")
 
 
 def test_two_recipes_of_one_name_are_refused() -> None:

@@ -11,6 +11,7 @@ Names are sorted and nothing depends on clocks, owners or the machine, so equal 
 import ast
 import lzma
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import fairway
@@ -101,12 +102,19 @@ def bundle(files: Mapping[str, bytes] | None = None) -> bytes:
         archive += varint(len(encoded)) + encoded + varint(len(content)) + content
     if len(archive) > MAX_ARCHIVE_BYTES:
         raise ArtifactError(f"the sources have {len(archive)} bytes, above {MAX_ARCHIVE_BYTES}; keep data out of the package")
+    method, packed = _compress(bytes(archive))
+    return MAGIC + bytes([VERSION, method]) + len(archive).to_bytes(4, "little") + packed
+
+
+# Several runs of one process pack the same source, and brotli takes seconds.
+@lru_cache(maxsize=1)
+def _compress(archive: bytes) -> tuple[int, bytes]:
+    """The better method for an archive, and what it makes of it."""
     packed = {
-        LZMA: lzma.compress(bytes(archive), format=lzma.FORMAT_RAW, filters=FILTERS),
-        BROTLI: brotli_pack(bytes(archive)),
+        LZMA: lzma.compress(archive, format=lzma.FORMAT_RAW, filters=FILTERS),
+        BROTLI: brotli_pack(archive),
     }
-    method = min(packed, key=lambda method: len(packed[method]))
-    return MAGIC + bytes([VERSION, method]) + len(archive).to_bytes(4, "little") + packed[method]
+    return min(packed.items(), key=lambda item: len(item[1]))
 
 
 def write_bundle(path: Path) -> int:

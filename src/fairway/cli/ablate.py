@@ -9,6 +9,7 @@ import tyro
 
 from fairway.base.errors import DataError, RecipeError
 from fairway.cli.parse import Switch, emit, parse
+from fairway.config import PassName
 from fairway.recipes import ladder, proxy, recipe
 from fairway.recipes.technique import Step
 
@@ -35,6 +36,8 @@ class AblateArguments:
     """Folder of the ablation; every run has a folder in it."""
     proxy: bool = True
     """Run every recipe at laptop size."""
+    also: tuple[PassName, ...] = ()
+    """Passes to run besides each recipe's own, such as tilted; the result stays the recipe's own last pass."""
     changes: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="SETTING=VALUE ...")] = ()
     """Settings that hold for all runs, such as train.budget=200 or score.passes=float,plain."""
     json: Switch = False
@@ -64,6 +67,7 @@ def ablate(argv: Sequence[str]) -> int:
         seeds=arguments.seeds,
         changes=parse_changes(arguments.changes, first),
         data_fingerprint=dataset.fingerprint,
+        also=arguments.also,
     )
     for group in plan.groups:
         dataset.check_vocabulary(group.recipe.model.vocab_size)
