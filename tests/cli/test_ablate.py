@@ -152,10 +152,10 @@ def test_compare_shows_the_ablation(ablation: dict[str, Any]) -> None:
     }
     gained = np.mean(values["pr1394"]) - np.mean(values["pr1413"])
     assert query_gain["gains"]["sliding"]["gain"] == pytest.approx(gained, abs=1e-12)
-    # Two families of weights and two seeds: one degree of freedom each.
-    assert document["pooled_deviation"]["sliding"]["degrees"] == 2
-    squares = [np.var(item, ddof=1) for item in values.values()]
-    assert document["pooled_deviation"]["sliding"]["deviation"] == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-9)
+    # Two families of weights and two seeds: (2 - 1) (2 - 1) degrees of freedom.
+    assert document["pooled_deviation"]["sliding"]["degrees"] == 1
+    first, second = np.subtract(values["pr1394"], values["pr1413"])
+    assert document["pooled_deviation"]["sliding"]["deviation"] == pytest.approx(abs(first - second) / 2, rel=1e-6)
     assert {item["steps"] for item in document["groups"]} == {6.0}
     code, text, _ = command("compare", out)
     assert code == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hints_cases import EXACT, HAS_COMPILER, PR1557, PR1557_ALONE, PR2140, flags_of, needs_compiler, stored
+from hints_cases import EXACT, HAS_COMPILER, PR1557_ALONE, flags_of, needs_compiler, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from fairway.base.errors import DataError, RecipeError
 from fairway.config import TiltConfig
 from fairway.data.tokenizer import SPACE, Tokenizer
 from fairway.kernels import native as native_module
+from fairway.recipes.tilts import PR1557, PR2140
 from fairway.score.hints import HintScanner, Native, build_hints
 from fairway.score.hints_flags import TokenFlags, token_flags
 from fairway.score.hints_native import NativeScan

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hints_cases import EXACT, PR1420, PR1557, PR1557_ALONE, PR2140, flags_of, stored, whole
+from hints_cases import EXACT, PR1420, PR1557_ALONE, flags_of, stored, whole
 
 from fairway.config import TiltConfig
+from fairway.recipes.tilts import PR1557, PR2140
 from fairway.score.hints import Native, build_hints
 from fairway.score.hints_flags import TokenFlags
 from fairway.score.hints_plain import PlainScan, choose

@@ -6,12 +6,13 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hints_cases import PR1557, flags_of, stored
+from hints_cases import flags_of, stored
 from safetensors.torch import load_file
 from scoring_cases import GOLDEN, PASSES, STEP_COLUMNS, SYSTEMS, WHOLE, ScoringCase, scoring_case
 from torch import nn
 
 from fairway.base.errors import RecipeError, ValidityError
+from fairway.recipes.tilts import PR1557
 from fairway.score.adaptation import AdaptedPredictor
 from fairway.score.driver import score, scored_inputs
 from fairway.score.ledger import Ledger

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hints_cases import EXACT, PR1557, flags_of, stored, whole
+from hints_cases import EXACT, flags_of, stored, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_scorers import CONTEXT, PLANS, TARGETS, VOCAB, ledger, stream
 
 from fairway.base.errors import DataError, RecipeError, ValidityError
 from fairway.config import TiltConfig
+from fairway.recipes.tilts import PR1557
 from fairway.score.driver import cut, score
 from fairway.score.hints import build_hints
 from fairway.score.ledger import Ledger
