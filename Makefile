@@ -5,7 +5,7 @@ BIN := .venv/bin
 export GOMP_SPINCOUNT ?= 10000
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test quick lint bench matrix clean
+.PHONY: install demo test quick long lint bench matrix clean
 
 install: $(INSTALLED)
 
@@ -23,10 +23,13 @@ lint: install
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15
 
 quick: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not long"
+
+long: install
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long
 
 bench: install
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

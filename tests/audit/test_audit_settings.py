@@ -35,10 +35,14 @@ ADAPTATIONS: dict[str, dict[str, Any]] = {
     "last input": {"window_key": "last_input", "epochs": 1, "sequences_per_step": 2},
 }
 
+# Two lanes, and two ways to adapt; `make long` takes the other pairs.
 CASES = [
-    ("sequential", "adamw"), ("single_stream", "last input"), ("decoupled_lanes", "frozen"), ("routed_lanes", "frozen"),
+    pytest.param("sequential", "adamw", marks=pytest.mark.long),
+    pytest.param("single_stream", "last input", marks=pytest.mark.long),
+    ("decoupled_lanes", "frozen"),
     ("routed_lanes", "adamw"),
-]  # fmt: skip
+    pytest.param("routed_lanes", "frozen", marks=pytest.mark.long),
+]
 
 
 def network(topology: str) -> GPT:
@@ -97,7 +101,8 @@ def test_a_key_that_is_safe_stays_safe_at_the_scale_of_the_logic_tests(context: 
         assert early_targets(adaptation_plan(targets, small)) == 0
 
 
-@pytest.mark.parametrize("topology", ["decoupled_lanes", "routed_lanes"])
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", [pytest.param("decoupled_lanes", marks=pytest.mark.long), "routed_lanes"])
 def test_an_artifact_with_lanes_is_audited_from_the_command_line(
     topology: str, quick: Recipe, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -178,7 +178,13 @@ print("compiled")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "compiler"), [("auto", "aot_eager"), ("sdpa", "inductor"), ("plain", "aot_eager"), ("flex", "inductor")]
+    ("name", "compiler"),
+    [
+        ("auto", "aot_eager"),
+        ("plain", "aot_eager"),
+        pytest.param("sdpa", "inductor", marks=pytest.mark.long),
+        pytest.param("flex", "inductor", marks=pytest.mark.long),
+    ],
 )
 def test_the_choice_is_a_constant_of_a_compiled_graph(name, compiler):
     command = [sys.executable, "-c", COMPILED, name, compiler]

@@ -55,7 +55,7 @@ def test_one_graph_per_schedule(topology):
     check("aot_eager", topology)
 
 
-@pytest.mark.slow
-def test_inductor_compiles_the_whole_graph():
-    # The layers before the lanes are sequential ones.
-    check("inductor", "routed_lanes")
+@pytest.mark.long
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_inductor_compiles_the_whole_graph(topology):
+    check("inductor", topology)

@@ -41,7 +41,7 @@ print("compiled")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
 def test_banks_compile_once_per_schedule(backend: str) -> None:
     command = [sys.executable, "-c", PROGRAM, backend]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
