@@ -29,6 +29,8 @@ class BuildArguments:
     """Pieces of the tokenizer to train; 1,024 unless --tokenizer is given."""
     tokenizer: Path | None = None
     """A SentencePiece model to use instead of training one."""
+    transform: Literal["none", "caseops"] = "none"
+    """What to do to text before encoding it: caseops writes words small, with operators for their capitals, losslessly."""
     shard_tokens: int | None = None
     """Tokens per shard file."""
     lossy: Literal["refuse", "drop", "keep"] = "refuse"
@@ -94,6 +96,7 @@ def _build(argv: Sequence[str]) -> int:
         arguments.out,
         vocab_size=vocab,
         tokenizer=arguments.tokenizer,
+        text_transform=arguments.transform,
         validation=arguments.val,
         val_documents=arguments.val_documents,
         shard_tokens=arguments.shard_tokens,

@@ -17,7 +17,7 @@ from fairway.data.encode import MAX_VAL_DOCUMENTS, DuplicateRule, EncodePlan, en
 from fairway.data.manifest import FORMAT, MANIFEST, TOKENIZER, LossyRule, Manifest, write_manifest
 from fairway.data.shards import MAX_TOKENS
 from fairway.data.survey import survey_documents
-from fairway.data.tokenizer import Tokenizer, train_tokenizer
+from fairway.data.tokenizer import TextTransform, Tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def build_dataset(
     *,
     vocab_size: int | None = None,
     tokenizer: Path | None = None,
+    text_transform: TextTransform = "none",
     validation: Sequence[str | Path] = (),
     val_documents: int | None = None,
     shard_tokens: int | None = None,
@@ -62,6 +63,7 @@ def build_dataset(
         out: Folder to make; it appears whole or not at all.
         vocab_size: Pieces of the tokenizer to train on the training documents. Give this or ``tokenizer``.
         tokenizer: A SentencePiece model to use instead of training one.
+        text_transform: What to do to text before encoding it; a given model must be made for it.
         validation: Separate validation inputs; then ``inputs`` are all training.
         val_documents: Leading documents that become validation when there is no separate input; default 1 %, at least
             1 and at most 50,000.
@@ -91,9 +93,9 @@ def build_dataset(
     )
     _check_request(plan, vocab_size, tokenizer)
     with _folder_in_place(Path(out), overwrite) as folder:
-        chosen = _given(tokenizer, vocab_size) if tokenizer is not None else None
+        chosen = _given(tokenizer, vocab_size, text_transform) if tokenizer is not None else None
         if chosen is None or (not plan.validation and plan.val_documents is None):
-            chosen, plan = _surveyed(plan, chosen, vocab_size)
+            chosen, plan = _surveyed(plan, chosen, vocab_size, text_transform)
         surveyed = time.perf_counter()
         chosen.save(folder / TOKENIZER)
         manifest = encode_splits(plan, chosen, folder)
@@ -170,14 +172,22 @@ def _is_built(folder: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _given(path: Path, vocab_size: int | None) -> Tokenizer:
+def _given(path: Path, vocab_size: int | None, text_transform: TextTransform) -> Tokenizer:
     tokenizer = Tokenizer.load(path)
     if vocab_size is not None and vocab_size != tokenizer.vocab_size:
         raise DataError(f"{path} has {tokenizer.vocab_size} pieces, not {vocab_size}; leave out the number")
+    if tokenizer.text_transform != text_transform:
+        raise DataError(
+            f"{path} is made for text transform {tokenizer.text_transform}, not {text_transform}: its pieces "
+            f"{'hold' if tokenizer.text_transform == 'caseops' else 'lack'} the case operators at ids 4 to 7; "
+            f"build with --transform {tokenizer.text_transform} or another tokenizer"
+        )
     return tokenizer
 
 
-def _surveyed(plan: EncodePlan, tokenizer: Tokenizer | None, vocab_size: int | None) -> tuple[Tokenizer, EncodePlan]:
+def _surveyed(
+    plan: EncodePlan, tokenizer: Tokenizer | None, vocab_size: int | None, text_transform: TextTransform
+) -> tuple[Tokenizer, EncodePlan]:
     """One pass over the corpus that settles the number of validation documents and trains the tokenizer."""
     survey = survey_documents(progress(read(plan, plan.inputs), "survey"))
     first = 0
@@ -186,7 +196,7 @@ def _surveyed(plan: EncodePlan, tokenizer: Tokenizer | None, vocab_size: int | N
         plan = plan.with_val_documents(first, survey.documents)
     if tokenizer is None:
         sample = [document.text for document in survey.sample if document.index >= first]
-        tokenizer = train_tokenizer(sample, vocab_size or 0)
+        tokenizer = train_tokenizer(sample, vocab_size or 0, text_transform)
         logger.info(
             "tokenizer: %d pieces from %d of %d documents, sha256 %s",
             tokenizer.vocab_size,

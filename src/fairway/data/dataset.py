@@ -58,6 +58,8 @@ class Dataset:
     def open(cls, folder: Path, *, name: str | None = None) -> "Dataset":
         """Open a folder made by ``fairway data build`` or ``fetch``.
 
+        A published export may lie one folder ``datasets`` deeper, as its repository has it and some scripts write it.
+
         Args:
             folder: The folder with ``manifest.json``.
             name: Which data set of a published manifest; needed only if several are present.
@@ -68,6 +70,8 @@ class Dataset:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"data folder {folder} does not exist; make it with: fairway data build --out {folder}")
+        if not (folder / MANIFEST).exists() and (folder / "datasets" / MANIFEST).exists():
+            folder = folder / "datasets"
         content = read_json(folder / MANIFEST)
         if is_published(content):
             return _open_published(folder, content, name)
@@ -122,6 +126,11 @@ def _open_built(folder: Path, manifest: Manifest) -> Dataset:
     if tokenizer.vocab_size != manifest.tokenizer_pieces:
         raise DataError(
             f"{folder / TOKENIZER} has {tokenizer.vocab_size} pieces, the manifest says {manifest.tokenizer_pieces}"
+        )
+    if tokenizer.text_transform != manifest.text_transform:
+        raise DataError(
+            f"{folder / TOKENIZER} is made for text transform {tokenizer.text_transform}, the shards for "
+            f"{manifest.text_transform}; build the data again with --transform {tokenizer.text_transform}"
         )
     hashes = {folder / TOKENIZER: manifest.tokenizer_sha256}
     train, train_sidecars = _listed_shards(folder, "train", manifest.train_shards, hashes)
@@ -198,18 +207,42 @@ def _check_stream(stream: Stream, tokenizer: Tokenizer, documents: int | None, f
         raise DataError(f"{where} charges bytes to a BOS; its byte sidecar does not belong to its tokens")
     if not stream.byte_costs.any():
         raise DataError(f"{where} stands for 0 bytes; its byte sidecar is empty")
+    if tokenizer.text_transform == "caseops":
+        _check_operators(stream, tokenizer, where)
+
+
+def _check_operators(stream: Stream, tokenizer: Tokenizer, where: str) -> None:
+    """Refuse a sidecar that counts the transformed text: 3 bytes for each operator, and a denominator 9 % too large.
+
+    A few may be charged rightly: characters that the model deletes beside an operator belong to it, and an operator after ESC
+    is meant literally.
+    """
+    operator = np.isin(stream.tokens, tokenizer.operators)
+    after_escape = np.append(False, stream.tokens[:-1] == tokenizer.operators[-1])
+    free = operator & ~after_escape
+    charged = int(np.count_nonzero(stream.byte_costs[free]))
+    if 2 * charged > int(free.sum()):
+        raise DataError(
+            f"{where} charges bytes to {charged} of {int(free.sum())} case operators, which stand for none; its byte sidecar "
+            "counts the transformed text, build or fetch the data again"
+        )
 
 
 def _open_published(folder: Path, content: Any, name: str | None) -> Dataset:
     if name is None:
-        present = [item for item in export_names(content) if (folder / "datasets" / item).is_dir()]
+        present = [item for item in export_names(content) if _nested(folder, f"datasets/{item}").is_dir()]
         if len(present) != 1:
             names = ", ".join(present) or "none of " + ", ".join(export_names(content))
             raise DataError(f"{folder} holds several or no published data sets ({names}); keep or download exactly one")
         name = present[0]
     export = parse_export(content, name, str(folder / MANIFEST))
-    place = folder / export.folder
-    tokenizer = Tokenizer.load(folder / export.tokenizer_path)
+    place = _nested(folder, export.folder)
+    tokenizer = Tokenizer.load(_nested(folder, export.tokenizer_path))
+    if export.text_transform not in ("none", tokenizer.text_transform):
+        raise DataError(
+            f"{folder / MANIFEST} says that {name} has text transform {export.text_transform}, but its tokenizer has no "
+            "operators for it; use the tokenizer that the shards were made with"
+        )
     if tokenizer.vocab_size != export.vocab_size:
         raise DataError(
             f"{folder / export.tokenizer_path} has {tokenizer.vocab_size} pieces, the manifest says {export.vocab_size}; "
@@ -232,13 +265,19 @@ def _open_published(folder: Path, content: Any, name: str | None) -> Dataset:
     identity = fingerprint(
         [
             tokenizer.sha256,
-            export.text_transform,
+            tokenizer.text_transform,
             stream.byte_rule,
             [sha256_file(path) for path in [*(shard.path for shard in val), *sidecars]],
             [shard.tokens for shard in train],
         ]
     )
-    return Dataset(folder, tokenizer, identity, export.text_transform, 0, export, tuple(train), stream, hashes)
+    return Dataset(folder, tokenizer, identity, tokenizer.text_transform, 0, export, tuple(train), stream, hashes)
+
+
+def _nested(folder: Path, relative: str) -> Path:
+    """A path of an export, or the same below one more ``datasets`` if it is only there."""
+    deeper = folder / "datasets" / relative
+    return deeper if deeper.exists() and not (folder / relative).exists() else folder / relative
 
 
 def _published_stream(place: Path, export: PublishedExport, tokenizer: Tokenizer, val: Sequence[Shard]) -> Stream:

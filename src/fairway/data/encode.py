@@ -17,7 +17,7 @@ from fairway.base.errors import DataError
 from fairway.base.files import sha256_file
 from fairway.base.log import logger
 from fairway.data.documents import Document, read_documents
-from fairway.data.ledger import encode_documents
+from fairway.data.ledger import encode_documents, loss
 from fairway.data.manifest import LossyRule, Manifest, ShardEntry, SplitEntry
 from fairway.data.shards import Shard, ShardWriter, Split, find_shards, shard_name
 from fairway.data.tokenizer import Tokenizer
@@ -34,6 +34,7 @@ MAX_VAL_DOCUMENTS = 50_000
 DuplicateRule = Literal["refuse", "drop", "keep"]
 
 _BATCH_CHARACTERS = 1 << 20
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,7 @@ def encode_splits(plan: EncodePlan, tokenizer: Tokenizer, folder: Path) -> Manif
     return Manifest(
         tokenizer_sha256=tokenizer.sha256,
         tokenizer_pieces=tokenizer.vocab_size,
+        text_transform=tokenizer.text_transform,
         lossy=plan.lossy,
         order_seed=plan.order_seed,
         inputs=plan.inputs,
@@ -160,14 +162,19 @@ def _encode(
         coded = encode_documents(tokenizer, texts, plan.threads, keep_lossy=plan.lossy == "keep")
         for document, encoded in zip(fresh, coded, strict=True):
             if encoded is None:
-                split.rejected_lossy.append(document.source)
+                split.rejected_lossy.append(_lossy_name(tokenizer, document, split.rejected_lossy))
                 continue
             if not encoded.lossless:
-                split.kept_lossy.append(document.source)
+                split.kept_lossy.append(_lossy_name(tokenizer, document, split.kept_lossy))
             split.writer.append(encoded.tokens, encoded.byte_costs)
             split.documents += 1
             split.tokens += len(encoded.tokens)
             split.bytes += int(encoded.byte_costs.sum(dtype=np.int64))
+
+
+def _lossy_name(tokenizer: Tokenizer, document: Document, before: Sequence[str]) -> str:
+    """The source of a lossy document, with the reason if it is one of the examples that a message names."""
+    return f"{document.source} {loss(tokenizer, document.text)}" if len(before) < _EXAMPLES else document.source
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
@@ -206,7 +213,7 @@ def _check_result(plan: EncodePlan, val: _SplitWriter, train: _SplitWriter) -> N
 
 
 def _examples(sources: Sequence[str]) -> str:
-    return ", ".join(sources[:3]) + (", ..." if len(sources) > 3 else "")
+    return "; ".join(sources[:_EXAMPLES]) + ("; ..." if len(sources) > _EXAMPLES else "")
 
 
 def _recut(folder: Path, tokens: int) -> None:

@@ -3,15 +3,20 @@
 Two rules exist. The sidecar rule measures every token on the document's own bytes and adds up to the UTF-8 length of the
 document exactly. The piece-table rule of the published systems (PR #1394, #1413) knows only the pieces and adds up to
 the length of the normalised text; it serves exports that came without a sidecar.
+
+Transformed text is charged by the original's bytes: an operator costs nothing, unless it is escaped, that is meant literally.
+There a character spelled in byte pieces is charged to the last of them whole, as in the published CaseOps exports; without a
+transform every byte piece is charged its own byte. Which piece of one character pays changes no sum over documents.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int16, UInt16
 
 from fairway.base.errors import DataError
+from fairway.data import caseops
 from fairway.data.tokenizer import BOS, SPACE, Tokenizer
 
 MAX_COST = 65535
@@ -36,6 +41,8 @@ def encode_documents(
     document. In a lossy one a token is charged the bytes before normalisation that it covers, up to the next token;
     whatever the model strips at the two ends goes to the first and the last token.
 
+    Transformed text is compared before the transform is undone: `caseops.encode` gives no two texts the same result.
+
     Args:
         tokenizer: The model.
         texts: Documents, free of lone surrogates.
@@ -45,17 +52,18 @@ def encode_documents(
     Raises:
         DataError: the costs of a document do not add up to its UTF-8 length, or one exceeds 65,535 bytes.
     """
-    lengths = surface_lengths(tokenizer)
-    encoded = tokenizer.encode_batch(texts, threads)
-    decoded = tokenizer.decode_batch(encoded, threads)
+    charge = _charge_transformed(tokenizer) if tokenizer.text_transform == "caseops" else surface_lengths(tokenizer).take
+    transformed = [tokenizer.transform(text) for text in texts]
+    encoded = tokenizer.plain.encode_batch(transformed, threads)
+    decoded = tokenizer.plain.decode_batch(encoded, threads)
     documents: list[EncodedDocument | None] = []
-    for text, ids, back in zip(texts, encoded, decoded, strict=True):
-        lossless = back == text
+    for text, spelled, ids, back in zip(texts, transformed, encoded, decoded, strict=True):
+        lossless = back == spelled
         if not lossless and not keep_lossy:
             documents.append(None)
             continue
-        costs = lengths[ids]
-        if lossless and int(costs.sum(dtype=np.int64)) == len(text.encode("utf-8")):
+        costs = charge(ids) if lossless else None
+        if costs is not None and int(costs.sum(dtype=np.int64)) == len(text.encode("utf-8")):
             documents.append(_with_bos(ids, costs, text, True))
         else:
             documents.append(_with_bos(*covered_lengths(tokenizer, text), text, lossless))
@@ -63,7 +71,19 @@ def encode_documents(
 
 
 def encode_document(tokenizer: Tokenizer, text: str) -> EncodedDocument:
-    """The plain twin of `encode_documents`: compares the concatenated surfaces with the document's bytes, one by one."""
+    """The plain twin of `encode_documents`: compares the concatenated surfaces with the document's bytes, one by one.
+
+    Transformed text is counted character by character over what each token covers.
+    """
+    if tokenizer.text_transform == "caseops":
+        spelled = caseops.encode_plain(text)
+        ids, lengths = covered_lengths(tokenizer.plain, spelled)
+        ends = np.cumsum(lengths)
+        content = spelled.encode("utf-8")
+        slices = [content[end - length : end].decode("utf-8") for end, length in zip(ends, lengths, strict=True)]
+        costs = np.array(caseops.byte_counts(slices), np.int64)
+        back = tokenizer.plain.decode(ids)
+        return _with_bos(ids, costs, text, back == spelled and caseops.decode_plain(back) == text)
     content = text.encode("utf-8")
     ids = tokenizer.encode(text)
     surfaces = [tokenizer.surfaces[index] for index in ids.tolist()]
@@ -94,24 +114,74 @@ def surface_lengths(tokenizer: Tokenizer) -> np.ndarray:
     return np.array([len(surface) for surface in tokenizer.surfaces], np.int64)
 
 
+def _charge_transformed(tokenizer: Tokenizer) -> Callable[[np.ndarray], np.ndarray]:
+    """The rule for tokens of transformed text that come back exactly: ids to bytes of the original text."""
+    lengths = surface_lengths(tokenizer)
+    lengths[list(tokenizer.operators)] = 0
+    byte = np.full(tokenizer.vocab_size, -1)
+    byte[list(tokenizer.byte_ids)] = np.arange(256)
+    escape = caseops.FIRST_OPERATOR_ID + caseops.OPERATORS.index(caseops.ESCAPE)
+    literal_length = len(caseops.ESCAPE.encode("utf-8"))
+
+    def charge(ids: np.ndarray) -> np.ndarray:
+        costs, bytes_ = lengths[ids], byte[ids]
+        costs[bytes_ >= 0x80] = 0
+        leads = np.flatnonzero(bytes_ >= 0xC0)
+        width = 2 + (bytes_[leads] >= 0xE0) + (bytes_[leads] >= 0xF0)
+        costs[leads + width - 1] = width
+        literal = -1
+        for place in np.flatnonzero(ids == escape).tolist():
+            if place != literal:
+                literal = place + 1
+                costs[literal] = literal_length
+        return costs
+
+    return charge
+
+
 def covered_lengths(tokenizer: Tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and the bytes of the document each covers, from the encoder's map to the text before normalisation.
 
     Token k is charged ``begin[k+1] - begin[k]``, with ``begin[0] = 0`` and ``begin[n]`` the length of the document, so the
-    costs are consecutive slices whatever the normalisation removed.
+    costs are consecutive slices whatever the normalisation removed. Of transformed text the slices' original bytes count.
 
     Raises:
         DataError: the encoder's map runs backwards.
     """
-    content = text.encode("utf-8")
+    content = tokenizer.transform(text).encode("utf-8")
     ids, spans = tokenizer.encode_with_spans(content)
     if not ids:
         return np.zeros(0, np.uint16), np.zeros(0, np.int64)
     begins = np.array([0, *(begin for begin, _ in spans[1:]), len(content)], np.int64)
-    costs = np.diff(begins)
+    costs = np.diff(caseops.original_bytes(content)[begins] if tokenizer.text_transform == "caseops" else begins)
     if (costs < 0).any():
         raise DataError("the tokenizer's map from tokens to text runs backwards; use another tokenizer")
     return np.array(ids, np.uint16), costs
+
+
+def loss(tokenizer: Tokenizer, text: str) -> str:
+    """Where a document and what its tokens decode to part, in one clause; empty if the document comes back.
+
+    A normaliser may turn a character into letters (U+2122 into ``TM``). If a capitalised word follows, an operator then
+    stands inside a word, where only the lenient decoder can read it; the clause says so.
+    """
+    spelled = tokenizer.transform(text)
+    back = tokenizer.plain.decode(tokenizer.encode(text))
+    if back == spelled:
+        return ""
+    pairs = enumerate(zip(spelled, back, strict=False))
+    place = next((place for place, pair in pairs if pair[0] != pair[1]), min(len(spelled), len(back)))
+    if place == len(spelled):
+        clause = "longer at its end"
+    else:
+        before = caseops.decode(spelled[:place], lenient=True) if tokenizer.text_transform == "caseops" else text[:place]
+        clause = f"changed from character {len(before)} on, U+{ord(spelled[place]):04X}"
+    if tokenizer.text_transform == "caseops":
+        try:
+            caseops.decode(back)
+        except DataError:
+            clause += ", which leaves case operators that cannot be undone"
+    return clause
 
 
 @dataclass(frozen=True)

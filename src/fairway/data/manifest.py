@@ -14,6 +14,7 @@ from typing import Any, Literal
 from fairway.base.errors import DataError, RecipeError
 from fairway.base.files import read_json, write_json
 from fairway.base.values import Value, from_dict
+from fairway.data.tokenizer import TextTransform
 
 FORMAT = "fairway-data"
 VERSION = 1
@@ -81,7 +82,7 @@ class Manifest(Value):
     """SHA-256 of ``tokenizer.model``."""
     tokenizer_pieces: int
     """Number of pieces."""
-    text_transform: Literal["none"] = "none"
+    text_transform: TextTransform = "none"
     """What was done to the text before encoding."""
     lossy: LossyRule
     """What was done with documents whose tokens do not decode to their bytes."""

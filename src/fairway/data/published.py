@@ -9,6 +9,10 @@ from typing import Any
 
 from fairway.base.errors import DataError
 from fairway.base.values import suggest
+from fairway.data.tokenizer import TextTransform
+
+CASEOPS = "lossless_caps_caseops_v1"
+"""Published name of the case transform. PR #1729."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class PublishedExport:
     """Documents of the validation split, where stated."""
     sidecars: bool
     """Whether validation comes with byte sidecars."""
-    text_transform: str
-    """Name of the transform applied before encoding, ``none`` if there is none."""
+    text_transform: TextTransform
+    """The transform applied before encoding, as far as the manifest says."""
 
     @property
     def folder(self) -> str:
@@ -87,8 +91,17 @@ def parse_export(manifest: Any, name: str, where: str) -> PublishedExport:
         val_tokens=_optional_count(stats, "tokens_val", where),
         val_documents=documents["val"],
         sidecars=bool(entry.get("val_bytes_glob")),
-        text_transform=str(tokenizer.get("text_transform") or "none"),
+        text_transform=_transform(tokenizer.get("text_transform"), where),
     )
+
+
+def _transform(name: Any, where: str) -> TextTransform:
+    """Our name of a published text transform."""
+    if name in (None, "", "none", "identity"):
+        return "none"
+    if isinstance(name, str) and name.startswith(CASEOPS):
+        return "caseops"
+    raise DataError(f"{where}: text transform {name!r} is not known, only {CASEOPS}; its text could not be decoded")
 
 
 def _check_documents(documents: dict[str, int | None], declared: Any, name: str, where: str) -> None:

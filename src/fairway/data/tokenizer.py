@@ -4,6 +4,9 @@ The trainer follows the challenge's models (BPE, byte fallback, ids pad 0, BOS 1
 piece, character coverage 0.999) except where those lose text: normalisation is the identity, spaces are kept as they
 are, and runs of spaces may be pieces, which matters for source code. The only character such a model cannot tell apart
 is a literal U+2581, SentencePiece's own sign for a space.
+
+A model whose ids 4 to 7 are the CaseOps operators is made for transformed text. Its tokenizer transforms before it encodes and
+undoes that after it decodes, so that whoever has the model file has the transform too.
 """
 
 import functools
@@ -20,6 +23,7 @@ from jaxtyping import UInt16
 
 from fairway.base.errors import DataError
 from fairway.base.files import write_bytes
+from fairway.data import caseops
 
 SPACE = "\u2581"
 """SentencePiece's sign for a space."""
@@ -30,10 +34,10 @@ BOS = 1
 MAX_PIECES = 65536
 """Token ids are stored as uint16."""
 
-OPERATORS = frozenset("\ue001\ue002\ue003\ue004")
-"""The four CaseOps operators; a model that has them as pieces needs byte sidecars."""
-
 PieceKind = Literal["control", "unknown", "unused", "byte", "text"]
+
+TextTransform = Literal["none", "caseops"]
+"""What is done to text before it is encoded."""
 
 _SENTENCE_CHARACTERS = 4000
 
@@ -44,12 +48,14 @@ class Tokenizer:
 
     Args:
         model: Content of the model file; its SHA-256 is the tokenizer's identity.
+        transforms: Whether text is transformed as the model's operators ask for; see `plain`.
 
     Raises:
         DataError: not a SentencePiece model, more than 65,536 pieces, BOS is not 1, no byte fallback, or no piece U+2581.
     """
 
     model: bytes
+    transforms: bool = True
     _processor: sentencepiece.SentencePieceProcessor = field(init=False, compare=False)
 
     def __repr__(self) -> str:
@@ -137,36 +143,81 @@ class Tokenizer:
         return tuple(
             index
             for index, (piece, kind) in enumerate(zip(self.pieces, self.kinds, strict=True))
-            if kind == "text" and OPERATORS.intersection(piece)
+            if kind == "text" and not set(caseops.OPERATORS).isdisjoint(piece)
         )
+
+    @functools.cached_property
+    def text_transform(self) -> TextTransform:
+        """What is done to text before it is encoded: ``caseops`` if ids 4 to 7, and no others, hold the four operators."""
+        first = caseops.FIRST_OPERATOR_ID
+        whole = tuple(self.pieces[index] for index in self.operators) == tuple(caseops.OPERATORS)
+        return "caseops" if self.transforms and whole and self.operators[0] == first else "none"
+
+    @functools.cached_property
+    def plain(self) -> "Tokenizer":
+        """The same pieces without the transform: it encodes text that is transformed already, and leaves it so."""
+        return self if self.text_transform == "none" else Tokenizer(self.model, transforms=False)
+
+    def transform(self, text: str) -> str:
+        """What the pieces spell for ``text``."""
+        return caseops.encode(text) if self.text_transform == "caseops" else text
+
+    def transform_bytes(self, content: bytes) -> bytes:
+        """What the pieces spell for any bytes; `decode_bytes` of tokens with these surfaces is ``content``."""
+        return caseops.encode_bytes(content) if self.text_transform == "caseops" else content
 
     def encode(self, text: str) -> UInt16[np.ndarray, " tokens"]:
         """Token ids of a text, without BOS."""
-        return self._processor.encode(text, return_type="numpy").astype(np.uint16)
+        return self._processor.encode(self.transform(text), return_type="numpy").astype(np.uint16)
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[UInt16[np.ndarray, " tokens"]]:
         """Token ids of several texts, without BOS; the result does not depend on ``threads``."""
-        encoded = self._processor.encode(list(texts), return_type="numpy", num_threads=threads)
+        transformed = [self.transform(text) for text in texts]
+        encoded = self._processor.encode(transformed, return_type="numpy", num_threads=threads)
         return [ids.astype(np.uint16) for ids in encoded]
 
     def encode_with_spans(self, content: bytes) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of UTF-8 ``content`` and, for each, the range of bytes before normalisation that it covers."""
+        """Token ids of transformed UTF-8 ``content`` and, for each, the range of its bytes that it covers.
+
+        The ranges are those before normalisation, in order and without gaps.
+        """
         mapping = self._processor.encode(content, return_type="offset_mapping")
         return mapping["ids"], mapping["offsets"]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Text of token ids, as SentencePiece decodes it; special tokens such as BOS are empty."""
-        return self._processor.decode([int(index) for index in ids])
+        """Text of token ids, as SentencePiece decodes it; special tokens such as BOS are empty.
+
+        Operators are read leniently, because a model may write them anywhere, and no word reaches over a special token.
+        """
+        if self.text_transform == "none":
+            return self._processor.decode([int(index) for index in ids])
+        return "".join(caseops.decode(self._processor.decode(run), lenient=True) for run in self._runs(ids))
 
     def decode_batch(self, encoded: Sequence[np.ndarray], threads: int = 1) -> list[str]:
         """Texts of several token sequences without BOS."""
         if not encoded:
             return []
-        return self._processor.decode([ids.astype(np.int32) for ids in encoded], num_threads=threads)  # type: ignore[arg-type]
+        texts = self._processor.decode([ids.astype(np.int32) for ids in encoded], num_threads=threads)  # type: ignore[arg-type]
+        return texts if self.text_transform == "none" else [caseops.decode(text, lenient=True) for text in texts]
 
     def decode_bytes(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """Concatenated surfaces of token ids; exact for any slice of a losslessly encoded document."""
-        return b"".join(self.surfaces[int(index)] for index in ids)
+        """Bytes that token ids stand for; exact for any slice of a losslessly encoded document that begins at a word."""
+        if self.text_transform == "none":
+            return b"".join(self.surfaces[int(index)] for index in ids)
+        spelled = (b"".join(self.surfaces[index] for index in run) for run in self._runs(ids))
+        return b"".join(caseops.decode_bytes(content) for content in spelled)
+
+    def _runs(self, ids: Sequence[int] | np.ndarray) -> Iterator[list[int]]:
+        """The tokens between special ones."""
+        run: list[int] = []
+        for index in map(int, ids):
+            if self.kinds[index] in ("byte", "text"):
+                run.append(index)
+            elif run:
+                yield run
+                run = []
+        if run:
+            yield run
 
 
 def _surface(piece: str, kind: PieceKind) -> bytes:
@@ -175,7 +226,7 @@ def _surface(piece: str, kind: PieceKind) -> bytes:
     return piece.replace(SPACE, " ").encode("utf-8") if kind == "text" else b""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, text_transform: TextTransform = "none") -> Tokenizer:
     """Train a lossless BPE model with byte fallback; the same texts give the same model, byte for byte.
 
     Documents are cut at line ends into stretches of at most 4,000 characters, because the trainer skips sentences beyond
@@ -184,21 +235,26 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     Args:
         texts: Training text; about ten megabytes are enough for 8,192 pieces and take seconds.
         vocab_size: Number of pieces, including 4 special and 256 byte pieces.
+        text_transform: ``caseops`` transforms the text and makes the operators pieces 4 to 7, each always a token by itself.
 
     Raises:
         DataError: the text is empty or too small for that many pieces, or the number is impossible.
 
     Source: settings of the challenge's exports (PR #1394), made lossless.
     """
-    if not 264 <= vocab_size <= MAX_PIECES:
-        raise DataError(
-            f"a vocabulary of {vocab_size} pieces is outside 264..{MAX_PIECES}; 4 special and 256 byte pieces are fixed"
-        )
+    operators = list(caseops.OPERATORS) if text_transform == "caseops" else []
+    least = 264 + len(operators)
+    if not least <= vocab_size <= MAX_PIECES:
+        fixed = "4 special and 256 byte pieces" + (f" and {len(operators)} operators" if operators else "")
+        raise DataError(f"a vocabulary of {vocab_size} pieces is outside {least}..{MAX_PIECES}; {fixed} are fixed")
+    if operators:
+        texts = map(caseops.encode, texts)
     output = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=_sentences(texts),
             model_writer=output,
+            user_defined_symbols=operators,
             model_type="bpe",
             vocab_size=vocab_size,
             hard_vocab_limit=False,

@@ -66,7 +66,11 @@ class EncodedStream:
 
 
 def text_to_tokens(content: bytes, tokenizer: Tokenizer) -> tuple[list[int], int]:
-    """Tokens whose surfaces, joined and freed of the returned number of leading bytes, are ``content`` exactly."""
+    """Tokens that decode to ``content`` exactly, once freed of the returned number of leading bytes.
+
+    Where the tokenizer transforms text, the surfaces of the tokens are the transformed content; undoing that is lossless.
+    """
+    content, tokenizer = tokenizer.transform_bytes(content), tokenizer.plain
     whole = _utf8(content)
     if whole is not None:
         ids = tokenizer.encode(whole).tolist()
