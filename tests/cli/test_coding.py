@@ -96,5 +96,6 @@ def test_an_interrupted_decoder_leaves_no_text(done: Path, tmp_path: Path) -> No
     time.sleep(3)
     running.send_signal(signal.SIGINT)
     _, error = running.communicate(timeout=60)
-    assert running.returncode == 130, error.decode()[-500:]
+    # A signal that meets Python while it is still importing ends the process itself; a shell calls that 130 as well.
+    assert running.returncode in (130, -signal.SIGINT), error.decode()[-500:]
     assert not list(tmp_path.glob("out*"))

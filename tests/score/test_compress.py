@@ -110,7 +110,7 @@ PIECES = st.one_of(
 
 @pytest.mark.slow
 @settings(
-    max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.explicit, Phase.generate]
+    max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.explicit, Phase.generate]
 )
 @given(pieces=st.lists(PIECES, max_size=3))
 @example(pieces=[b"\xe2\x96", b"\x81"])
