@@ -183,7 +183,9 @@ def test_a_built_folder_knows_its_transform(folder, cased, tmp_path):
         assert dataset.tokenizer.decode(stream.tokens[first + 1 : end]) == text
         assert int(stream.byte_costs[first:end].sum()) == len(text.encode())
     assert dataset.tokenizer.decode_bytes(stream.tokens) == "".join(cased[:6]).encode()
-    assert byte_accounting(dataset.tokenizer, stream.tokens, stream.byte_costs, stream.documents).verdict != "fail"
+    assert byte_accounting(dataset.tokenizer, stream.tokens, stream.byte_costs, stream.documents).verdict == "pass"
+    operators_too = stream.byte_costs + 3 * np.isin(stream.tokens, dataset.tokenizer.operators)
+    assert byte_accounting(dataset.tokenizer, stream.tokens, operators_too, stream.documents).verdict == "fail"
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     manifest = json.loads((broken / "manifest.json").read_text())

@@ -108,13 +108,28 @@ PIECES = st.one_of(
 )
 
 
+def many(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        phases=[Phase.explicit, Phase.generate],
+    )
+
+
 @pytest.mark.slow
-@settings(
-    max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.explicit, Phase.generate]
-)
+@many(2_000)
 @given(pieces=st.lists(PIECES, max_size=3))
 @example(pieces=[b"\xe2\x96", b"\x81"])
 def test_random_bytes_come_back(pieces: list[bytes], coder: SmallCoder) -> None:
+    content = b"".join(pieces)
+    assert coder.restore(coder.code(content)) == content
+
+
+@pytest.mark.long
+@many(10_000)
+@given(pieces=st.lists(PIECES, max_size=3))
+def test_ten_thousand_random_byte_strings_come_back(pieces: list[bytes], coder: SmallCoder) -> None:
     content = b"".join(pieces)
     assert coder.restore(coder.code(content)) == content
 

@@ -92,6 +92,8 @@ def byte_accounting(
 
     Source: rules of the challenge, test Y.
     """
+    # Operators without the transform that undoes them: the tokens do not tell their text.
+    hidden = bool(tokenizer.operators) and tokenizer.text_transform == "none"
     problems: list[tuple[str, Witness]] = []
     expected_total = KNOWN_TOTALS.get(len(tokens) - 1)
     total = int(np.asarray(charged, dtype=np.int64).sum())
@@ -100,10 +102,10 @@ def byte_accounting(
         problems.append((how, _witness(-1, expected_total, total, how)))
     if rule == "piece_table":
         problems += _against_table(tokenizer, tokens, charged)
-    elif not tokenizer.operators:
+    elif not hidden:
         wrong = _against_text(tokenizer, np.asarray(tokens, np.int64), np.asarray(charged, np.int64), documents)
         problems += wrong if len(wrong) > lossy_documents else []
-    exact = not lossy_documents and not tokenizer.operators
+    exact = not lossy_documents and not hidden
     problems += _against_adversaries(tokenizer, charge or _package_charge(tokenizer, keep_lossy=not exact), exact)
     problems += _identities(passes or {})
     details = {
@@ -115,7 +117,7 @@ def byte_accounting(
     if problems:
         text, witness = problems[0]
         return SHEET.finding(Outcome("fail", float(len(problems)), 0.0, text, witness, details))
-    if tokenizer.operators and rule == "sidecar":
+    if hidden and rule == "sidecar":
         reason = "the tokens of a transformed text do not show its bytes; decode it with the transform and compare"
         return SHEET.finding(Outcome("undecided", 0.0, 0.0, reason, details=details))
     reason = f"{total:,} bytes of {len(documents):,} documents are charged once, and {len(ADVERSARIAL)} difficult texts too"

@@ -20,16 +20,23 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A flag that is off unless it is given; it has no ``--no-`` form."""
 
 
-def parse(kind: type[A], argv: Sequence[str], prog: str) -> A:
+def parse(kind: type[A], argv: Sequence[str], prog: str, default: A | None = None) -> A:
     """Fill the dataclass ``kind`` from ``argv``; names, types, help and suggestions come from its fields.
+
+    Args:
+        kind: The dataclass.
+        argv: The arguments.
+        prog: The command, for messages.
+        default: Values of the fields that ``argv`` does not give; without it, those of ``kind``.
 
     Raises:
         FairwayError: an argument is unknown or has a bad value, said in one line.
     """
     captured = io.StringIO()
+    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(kind, args=list(argv), prog=f"fairway {prog}")
+            return tyro.cli(kind, args=list(argv), prog=f"fairway {prog}", **given)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -13,24 +13,26 @@ from fairway.cli.parse import Switch, emit, named_recipe, parse, table
 from fairway.config import MachineConfig, Recipe, ScoreConfig
 
 
-def _run_arguments(argv: Sequence[str], prog: str) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """Settings of the recipe, and where its run reads and writes."""
+
+    out: Path
+    """Run folder."""
+    data: Path | None = None
+    """Folder made by fairway data build or fetch; without it, the source of Python's standard library is used."""
+    resume: Switch = False
+    """Continue an interrupted run in --out."""
+    overwrite: Switch = False
+    """Discard an earlier run in --out."""
+    json: Switch = False
+    """Print one JSON document instead of a table."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+def _run_arguments(argv: Sequence[str], prog: str) -> RunArguments:
     base, rest = named_recipe(argv, prog)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Arguments:
-        out: Path = Path("runs") / base.name
-        """Run folder."""
-        data: Path | None = None
-        """Folder made by fairway data build or fetch; without it, the source of Python's standard library is used."""
-        resume: Switch = False
-        """Continue an interrupted run in --out."""
-        overwrite: Switch = False
-        """Discard an earlier run in --out."""
-        json: Switch = False
-        """Print one JSON document instead of a table."""
-        recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: base)
-
-    return parse(Arguments, rest, f"{prog} {base.name}")
+    return parse(RunArguments, rest, f"{prog} {base.name}", RunArguments(out=Path("runs") / base.name, recipe=base))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -101,6 +103,20 @@ def pack(argv: Sequence[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreArguments:
+    """Score TARGET, an artifact or a run folder, on the validation split of --data."""
+
+    data: Path | None = None
+    """Folder with the validation text; by default the one that the run was trained on."""
+    out: Path | None = None
+    """Folder for score.json and ledger.npz; by default the run's."""
+    json: Switch = False
+    """Print one JSON document instead of a table."""
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+
 def score(argv: Sequence[str]) -> int:
     """Score an artifact, or a run folder with its weights before quantization too."""
     target, rest = (Path(argv[0]), argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
@@ -108,22 +124,7 @@ def score(argv: Sequence[str]) -> int:
     from fairway.score.load import load_packed
 
     packed = load_packed(path) if path else None
-    base = packed.score if packed else ScoreConfig()
-
-    @dataclass(frozen=True, kw_only=True)
-    class Arguments:
-        """Score TARGET, an artifact or a run folder, on the validation split of --data."""
-
-        data: Path | None = None
-        """Folder with the validation text; by default the one that the run was trained on."""
-        out: Path | None = None
-        """Folder for score.json and ledger.npz; by default the run's."""
-        json: Switch = False
-        """Print one JSON document instead of a table."""
-        score: ScoreConfig = field(default_factory=lambda: base)
-        machine: MachineConfig = field(default_factory=MachineConfig)
-
-    arguments = parse(Arguments, rest, "score TARGET")
+    arguments = parse(ScoreArguments, rest, "score TARGET", ScoreArguments(score=packed.score) if packed else None)
     if packed is None or folder is None:
         raise DataError("fairway score needs an artifact or a run folder first: fairway score RUN --data DIR")
     from fairway import pipeline

@@ -145,34 +145,37 @@ def _rising(steps: list[int], events: list[Fields]) -> np.ndarray:
 
 
 def _train_curve(events: list[Fields]) -> TrainCurve:
-    def numbers(name: str, *, finite: bool = True) -> np.ndarray:
-        return np.array([event.number(name, finite=finite) for event in events], dtype=np.float64)
-
     return TrainCurve(
-        step=_rising([event.whole("step") for event in events], events),
-        tokens=np.array([event.whole("tokens") for event in events], dtype=np.int64),
-        seconds=numbers("seconds"),
-        progress=numbers("progress"),
-        loss=numbers("loss", finite=False),
-        learning_rate=numbers("learning_rate"),
-        momentum=numbers("momentum"),
-        gradient_norm=numbers("gradient_norm", finite=False),
-        tokens_per_second=numbers("tokens_per_second"),
+        **_times(events),
+        progress=_numbers(events, "progress"),
+        loss=_numbers(events, "loss", finite=False),
+        learning_rate=_numbers(events, "learning_rate"),
+        momentum=_numbers(events, "momentum"),
+        gradient_norm=_numbers(events, "gradient_norm", finite=False),
+        tokens_per_second=_numbers(events, "tokens_per_second"),
         recurrent=np.array([event.flag("recurrent") for event in events], dtype=np.bool_),
     )
 
 
 def _validation_curve(events: list[Fields]) -> ValidationCurve:
-    def numbers(name: str, *, finite: bool = True) -> np.ndarray:
-        return np.array([event.number(name, finite=finite) for event in events], dtype=np.float64)
-
     return ValidationCurve(
-        step=_rising([event.whole("step") for event in events], events),
-        tokens=np.array([event.whole("tokens") for event in events], dtype=np.int64),
-        seconds=numbers("seconds"),
-        nats_per_token=numbers("nats_per_token", finite=False),
-        bits_per_byte=numbers("bits_per_byte", finite=False),
+        **_times(events),
+        nats_per_token=_numbers(events, "nats_per_token", finite=False),
+        bits_per_byte=_numbers(events, "bits_per_byte", finite=False),
     )
+
+
+def _times(events: list[Fields]) -> dict[str, np.ndarray]:
+    """What every curve is drawn over."""
+    return {
+        "step": _rising([event.whole("step") for event in events], events),
+        "tokens": np.array([event.whole("tokens") for event in events], dtype=np.int64),
+        "seconds": _numbers(events, "seconds"),
+    }
+
+
+def _numbers(events: list[Fields], name: str, *, finite: bool = True) -> np.ndarray:
+    return np.array([event.number(name, finite=finite) for event in events], dtype=np.float64)
 
 
 def _merged(events: list[Fields]) -> tuple[Phase, ...]:

@@ -128,6 +128,7 @@ def decompress(coded: CodedFile, coder: Coder, progress: Progress = silent) -> t
     here = arithmetic(coder.machine)
     if here != coded.arithmetic:
         logger.warning(f"the text was coded on [{coded.arithmetic}], this is [{here}]; decoding needs equal arithmetic")
+    logger.info(f"decoding {coded.targets:,} tokens with the {coded.pass_name} predictor")
     tokens = torch.tensor([BOS], dtype=torch.int64)
     if coded.targets:
         predictor, plan = coder.make(coded.pass_name, coded.targets)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,8 +114,9 @@ def prove(
             write_bytes(keep, coded.to_bytes())
         with tempfile.TemporaryDirectory(prefix="fairway-proof-") as folder:
             places = [Path(folder) / str(number) for number in range(decodings)]
-            processes = [_start(place, coded, packed, dataset, machine) for place in places]
-            seconds = [_finish(process, place, tokens.numpy(), text) for process, place in zip(processes, places, strict=True)]
+            with ExitStack() as stack:
+                running = [stack.enter_context(_decoder(place, coded, packed, dataset, machine)) for place in places]
+                seconds = [_finish(one, place, tokens.numpy(), text) for one, place in zip(running, places, strict=True)]
     result = summarise(encoded.ledger, encoding)
     return Proof(
         pass_name=pass_name,
@@ -129,10 +132,11 @@ def prove(
     )
 
 
-def _start(
+@contextmanager
+def _decoder(
     place: Path, coded: CodedFile, packed: PackedModel, dataset: Dataset, machine: Machine
-) -> tuple[float, subprocess.Popen[str]]:
-    """Begin a decoder in a folder that holds the artifact and the coded text, and nothing else."""
+) -> Iterator[tuple[float, subprocess.Popen[str]]]:
+    """Begin a decoder in a folder that holds the artifact and the coded text, and nothing else; it ends with the block."""
     write_bytes(place / CODED, coded.to_bytes())
     shutil.copyfile(packed.path, place / ARTIFACT)
     options = ["--machine.device", machine.device.type, "--machine.threads", str(torch.get_num_threads())]
@@ -142,8 +146,11 @@ def _start(
         options += ["--tokenizer", TOKENIZER]
     command = [sys.executable, "-m", "fairway", "decompress", CODED, "-m", ARTIFACT, "-o", TEXT, "--tokens", TOKENS, *options]
     logger.info(f"decoding in a fresh process: {' '.join(command[2:])}")
-    process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return time.monotonic(), process
+    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield time.monotonic(), process
+        finally:
+            process.kill()
 
 
 def _finish(
