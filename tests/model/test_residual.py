@@ -65,15 +65,15 @@ def written_out(topology: str, model: GPT, block, lanes, step):
     residual, i = model.residual, block.layer
     if topology == "sequential" or i < PARALLEL_FROM:
         u = block.mix(step.bring(lanes[0]), step.first)
-        y = u + block.attend(u, step.rotation)
-        return (y + block.feed(y),)
+        y = u + block.attend(u, step)
+        return (y + block.feed(y, step),)
     if topology == "single_stream":
         u = block.mix(step.bring(lanes[0]), step.first)
-        return (u + block.attend(u, step.rotation) + block.feed(u),)
+        return (u + block.attend(u, step) + block.feed(u, step),)
     a = step.bring(lanes[0])
     m = a if i == PARALLEL_FROM else lanes[1]
     u = block.mix(a, step.first)
-    y, z = block.attend(u, step.rotation), block.feed(m)
+    y, z = block.attend(u, step), block.feed(m, step)
     if topology == "decoupled_lanes":
         return (u + y, m + z)
     keep, write = residual.keep_weight[i], residual.write_weight[i]

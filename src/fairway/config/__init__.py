@@ -4,7 +4,7 @@ Fields have no hidden meaning elsewhere: no environment variable and no constant
 The source of a default is the pull request (PR) of the Parameter Golf challenge, or the paper, that introduced it.
 """
 
-from fairway.config.network import ModelConfig, RecurrenceConfig, ResidualConfig
+from fairway.config.network import GateConfig, ModelConfig, RecurrenceConfig, ResidualConfig
 from fairway.config.packing import ArtifactConfig, QuantConfig, SchemeConfig
 from fairway.config.recipe import MachineConfig, Recipe
 from fairway.config.scoring import ADAPTIVE_PASSES, AdaptationConfig, PassName, ScoreConfig, TiltConfig
@@ -15,6 +15,7 @@ __all__ = [
     "AdamConfig",
     "AdaptationConfig",
     "ArtifactConfig",
+    "GateConfig",
     "MachineConfig",
     "ModelConfig",
     "MuonConfig",

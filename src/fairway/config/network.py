@@ -35,9 +35,30 @@ class ResidualConfig(Value):
     learned merge (PR #1533). routed_lanes: two streams into which both write with learned weights (PR #1557)."""
     parallel_from: int = 7
     """First layer, counted from 0, that is not sequential; of no effect in a sequential network. PR #1533, #1557, #1776."""
+    opening_skip: Literal["both_lanes", "attention_lane"] = "both_lanes"
+    """Where the skip of the layer that opens the lanes goes; of no effect without lanes. PR #2140: the attention lane alone."""
 
     def validate(self) -> None:
         require(self.parallel_from >= 0, f"model.residual.parallel_from={self.parallel_from} is negative; layers count from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig(Value):
+    """Learned gates that read the first few channels of their input, so that they cost next to nothing."""
+
+    attention: bool = False
+    """Sparse attention gate: heads times ``sigmoid(attention_scale * z[:window] w)``, z the input of attention. PR #1787."""
+    attention_scale: float = 0.5
+    """Factor before the sigmoid of the attention gate. PR #1787."""
+    smear: bool = False
+    """SmearGate: the embedding of a token takes on some of the one before it, except where a document begins. PR #1667; the
+    exception since PR #1851."""
+    window: int = 12
+    """Channels that a gate reads. PR #1667."""
+
+    def validate(self) -> None:
+        require(self.window >= 1, f"model.gates.window={self.window} must be at least 1")
+        require(self.attention_scale > 0, f"model.gates.attention_scale={self.attention_scale} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +95,17 @@ class ModelConfig(Value):
     """Blend each U-Net skip with a learned gate instead of adding it. PR #1394."""
     softcap: float = 30.0
     """Bound in nats of the logits, ``cap * tanh(logits / cap)``. arXiv 2408.00118."""
+    asymmetric_softcap: Literal["off", "fixed", "trained"] = "off"
+    """Bounds of their own for positive and negative logits, which start at ``softcap``. trained: with the scalars. fixed: for
+    scoring, but no optimizer moves them and the training loss has ``softcap``. PR #2140: fixed."""
     embedding_std: float = 0.005
     """Standard deviation of the initial tied embedding. The challenge's baseline."""
     recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
     """Depth recurrence."""
     residual: ResidualConfig = field(default_factory=ResidualConfig)
     """Residual topology."""
+    gates: GateConfig = field(default_factory=GateConfig)
+    """Gates of attention and embedding."""
 
     @property
     def head_width(self) -> int:
@@ -113,7 +139,11 @@ class ModelConfig(Value):
         require(self.softcap > 0, f"model.softcap={self.softcap} must be positive; 30 is usual")
         require(self.embedding_std > 0, f"model.embedding_std={self.embedding_std} must be positive")
         require(self.activation_slope >= 0, f"model.activation_slope={self.activation_slope} is negative")
-        loop = self.recurrence
+        gates, loop = self.gates, self.recurrence
+        require(
+            not (gates.attention or gates.smear) or gates.window <= self.width,
+            f"model.gates.window={gates.window} exceeds model.width={self.width}",
+        )
         require(
             loop.extra_passes == 0 or loop.last < self.layers,
             f"model.recurrence.last={loop.last} is not below model.layers={self.layers}; loop earlier layers or none",

@@ -5,10 +5,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fairway.config import ModelConfig
-from fairway.kernels.attention import causal_attention
+from fairway.kernels.attention import Segments, causal_attention
+from fairway.model.gates import channel_gate
 from fairway.model.linear import Linear
 from fairway.model.norm import rms_norm
 from fairway.model.rotary import Rotation, rotate
+from fairway.model.step import Adapt, unchanged
 
 SMALLEST_NORM = 1e-12
 
@@ -40,10 +42,11 @@ class Attention(nn.Module):
     """Attention of one layer; its input is the normalised residual stream, its output is added to it.
 
     ``q = gain * rotate(rms(x Wq))``, ``k = rotate(rms(x Wk))``, ``v = x Wv``, ``y = softmax(q k / sqrt(d)) v`` over earlier
-    tokens and itself, ``y`` without its part along ``v`` (XSA), ``out = y Wo``.
+    tokens and itself, ``y`` without its part along ``v`` (XSA), with gates ``y * sigmoid(s * x[:window] Wg)`` per head,
+    ``out = y Wo``.
 
     Args:
-        config: Widths, heads, and how many last layers use XSA.
+        config: Widths, heads, gates, and how many last layers use XSA.
         layer: Physical index of the layer, from 0.
     """
 
@@ -57,16 +60,35 @@ class Attention(nn.Module):
         self.value = Linear(config.width, kv_width)
         self.output = Linear(config.width, config.width)
         self.query_gain = nn.Parameter(torch.zeros(config.query_heads))
+        self.gate_scale = config.gates.attention_scale
+        gate = torch.zeros(config.query_heads, config.gates.window)
+        self.gate = nn.Parameter(gate) if config.gates.attention else None
         self.backend = "auto"
         """Which attention kernel runs, a value of ``machine.attention``; ``GPT.use_attention`` sets it."""
 
-    def forward(self, x: Float[Tensor, "batch time width"], rotation: Rotation) -> Float[Tensor, "batch time width"]:
-        """Attend from every position of ``x`` to itself and the positions before it."""
+    def forward(
+        self,
+        x: Float[Tensor, "batch time width"],
+        rotation: Rotation,
+        segments: Segments | None = None,
+        adapt: Adapt = unchanged,
+    ) -> Float[Tensor, "batch time width"]:
+        """Attend from every position of ``x`` to itself and the positions before it.
+
+        Args:
+            x: Normalised stream.
+            rotation: Rotary tables of its positions.
+            segments: Segments of a packed row, inside which attention stays.
+            adapt: What an adapter adds to the four maps.
+        """
         heads = (*x.shape[:2], -1, self.head_width)
-        query = rotate(rms_norm(self.query(x).view(heads)), rotation) * self.query_gain.to(x.dtype)[:, None]
-        key = rotate(rms_norm(self.key(x).view(heads)), rotation)
-        value = self.value(x).view(heads)
-        attended = causal_attention(query, key, value, wanted=self.backend)
+        query = rotate(rms_norm(adapt("query", x, self.query(x)).view(heads)), rotation) * self.query_gain.to(x.dtype)[:, None]
+        key = rotate(rms_norm(adapt("key", x, self.key(x)).view(heads)), rotation)
+        value = adapt("value", x, self.value(x)).view(heads)
+        attended = causal_attention(query, key, value, segments, wanted=self.backend)
         if self.exclusive:
             attended = exclude_own_value(attended, value)
-        return self.output(attended.reshape(x.shape))
+        if self.gate is not None:
+            opened = channel_gate(x, self.gate, self.gate_scale)
+            attended = attended * opened.unsqueeze(-1)
+        return adapt("output", x, self.output(attended.reshape(x.shape)))

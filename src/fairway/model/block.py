@@ -8,7 +8,7 @@ from fairway.config import ModelConfig
 from fairway.model.attention import Attention
 from fairway.model.mlp import MLP
 from fairway.model.norm import rms_norm
-from fairway.model.rotary import Rotation
+from fairway.model.step import Step
 
 
 class Block(nn.Module):
@@ -36,10 +36,12 @@ class Block(nn.Module):
         stream, embedding = self.residual_mix.to(x.dtype).unbind()
         return torch.addcmul(stream * x, embedding, first)
 
-    def attend(self, x: Float[Tensor, "batch time width"], rotation: Rotation) -> Float[Tensor, "batch time width"]:
+    def attend(self, x: Float[Tensor, "batch time width"], step: Step) -> Float[Tensor, "batch time width"]:
         """What attention adds: ``attention_scale * attention(depth_scale * rms(x))``."""
-        return self.attention_scale.to(x.dtype) * self.attention(rms_norm(x, self.depth_scale), rotation)
+        attended = self.attention(rms_norm(x, self.depth_scale), step.rotation, step.segments, step.adapt)
+        return self.attention_scale.to(x.dtype) * attended
 
-    def feed(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
+    def feed(self, x: Float[Tensor, "batch time width"], step: Step) -> Float[Tensor, "batch time width"]:
         """What the MLP adds: ``mlp_scale * mlp(depth_scale * rms(x))``."""
-        return self.mlp_scale.to(x.dtype) * self.mlp(rms_norm(x, self.depth_scale))
+        normal = rms_norm(x, self.depth_scale)
+        return self.mlp_scale.to(x.dtype) * step.adapt("mlp", normal, self.mlp(normal))

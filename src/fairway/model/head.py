@@ -1,40 +1,81 @@
 """The tied output head: logits, softcap, and the training loss without the whole table of logits in memory."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 CHUNK_LOGITS = {"cpu": 2**18, "cuda": 2**27}
 """Logits of one chunk of the loss: about one megabyte of cache on a CPU, half a gigabyte of float32 on a GPU."""
 
 
-def softcap(logits: Float[Tensor, "... vocab"], cap: float) -> Float[Tensor, "... vocab"]:
+class Caps(NamedTuple):
+    """Bounds in nats of positive and of negative logits, > 0."""
+
+    positive: Float[Tensor, ""]
+    negative: Float[Tensor, ""]
+
+
+class Softcaps(nn.Module):
+    """Two learned bounds in place of one; equal ones are the symmetric softcap.
+
+    Args:
+        trained: Whether an optimizer moves them; otherwise a checkpoint alone can make them unequal.
+
+    Source: PR #2140, where no optimizer owned them.
+    """
+
+    def __init__(self, *, trained: bool) -> None:
+        super().__init__()
+        self.positive = nn.Parameter(torch.zeros(()), requires_grad=trained)
+        self.negative = nn.Parameter(torch.zeros(()), requires_grad=trained)
+
+    def forward(self) -> Caps:
+        """The bounds."""
+        return Caps(self.positive, self.negative)
+
+
+def softcap(logits: Float[Tensor, "... vocab"], cap: float | Caps) -> Float[Tensor, "... vocab"]:
     """Bound logits smoothly to (-cap, cap): ``cap * tanh(logits / cap)``.
 
     One wrong but very confident token then costs at most about ``2 * cap`` nats.
 
     Args:
         logits: Unnormalised log-probabilities; the result has the same dtype.
-        cap: Bound in nats, > 0 (checked when the recipe is built).
+        cap: Bound in nats, > 0 (checked when the recipe is built), or one for each sign.
 
     Source: arXiv 2408.00118, PR #1394.
     """
+    if isinstance(cap, Caps):
+        cap = torch.where(logits > 0, cap.positive.to(logits.dtype), cap.negative.to(logits.dtype))
     return cap * torch.tanh(logits / cap)
 
 
+def raw_logits(hidden: Float[Tensor, "... width"], embedding: Float[Tensor, "vocab width"]) -> Float[Tensor, "... vocab"]:
+    """``hidden @ embedding.T``, in the dtype of ``hidden``."""
+    return nn.functional.linear(hidden, embedding.to(hidden.dtype))
+
+
 def capped_logits(
-    hidden: Float[Tensor, "... width"], embedding: Float[Tensor, "vocab width"], cap: float
+    hidden: Float[Tensor, "... width"], embedding: Float[Tensor, "vocab width"], cap: float | Caps
 ) -> Float[Tensor, "... vocab"]:
     """Logits ``softcap(hidden @ embedding.T, cap)``: product in the dtype of ``hidden``, softcap in float32 or wider."""
-    logits = nn.functional.linear(hidden, embedding.to(hidden.dtype))
+    return wide_softcap(raw_logits(hidden, embedding), cap)
+
+
+def wide_softcap(logits: Float[Tensor, "... vocab"], cap: float | Caps) -> Float[Tensor, "... vocab"]:
+    """`softcap` in float32 or wider."""
     return softcap(logits.to(torch.promote_types(logits.dtype, torch.float32)), cap)
 
 
 def plain_cross_entropy(
-    hidden: Float[Tensor, "rows width"], embedding: Float[Tensor, "vocab width"], targets: Int[Tensor, " rows"], cap: float
+    hidden: Float[Tensor, "rows width"],
+    embedding: Float[Tensor, "vocab width"],
+    targets: Int[Tensor, " rows"],
+    cap: float | Caps,
 ) -> Float[Tensor, ""]:
     """Mean of ``-log softmax(capped_logits)[target]`` in nats per token, written out: the twin of ``cross_entropy``."""
     return nn.functional.cross_entropy(capped_logits(hidden, embedding, cap), targets.long())
@@ -44,7 +85,7 @@ def cross_entropy(
     hidden: Float[Tensor, "rows width"],
     embedding: Float[Tensor, "vocab width"],
     targets: Int[Tensor, " rows"],
-    cap: float,
+    cap: float | Caps,
     chunk_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean of ``-log softmax(capped_logits)[target]`` in nats per token, computed chunk by chunk.
@@ -56,18 +97,24 @@ def cross_entropy(
         hidden: Normalised output of the last layer.
         embedding: Tied embedding, one row per token id.
         targets: Next token of every row.
-        cap: Bound of the logits in nats.
+        cap: Bound of the logits in nats. With one for each sign, which have gradients too, the logits of a chunk are computed
+            again on the way back.
         chunk_rows: Rows of a chunk; None fits a chunk to the device.
     """
     rows, vocab = len(hidden), len(embedding)
     if chunk_rows is None:
         chunk_rows = max(1, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS["cuda"]) // vocab)
     targets = targets.long()
-    if torch.is_grad_enabled() and (hidden.requires_grad or embedding.requires_grad):
+    recording = torch.is_grad_enabled() and (hidden.requires_grad or embedding.requires_grad)
+    if recording and not isinstance(cap, Caps):
         return _ChunkedCrossEntropy.apply(hidden, embedding, targets, cap, chunk_rows)  # pyright: ignore[reportReturnType]
+
+    def summed(rows: Tensor, wanted: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(capped_logits(rows, embedding, cap), wanted, reduction="sum")
+
     losses = [
-        nn.functional.cross_entropy(capped_logits(hidden[start : start + chunk_rows], embedding, cap), part, reduction="sum")
-        for start, part in zip(range(0, rows, chunk_rows), targets.split(chunk_rows), strict=True)
+        checkpoint(summed, part, wanted, use_reentrant=False) if recording else summed(part, wanted)
+        for part, wanted in zip(hidden.split(chunk_rows), targets.split(chunk_rows), strict=True)
     ]
     return torch.stack(losses).sum() / rows
 

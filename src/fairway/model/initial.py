@@ -52,6 +52,12 @@ def initial_rules(config: ModelConfig) -> list[tuple[str, Draw]]:
     ]
     if config.skip_gates:
         rules.append(("skips.gate", constant(0.0)))
+    if config.gates.attention:
+        rules.append(("blocks.*.attention.gate", constant(0.0)))
+    if config.gates.smear:
+        rules.append(("smear.*", constant(0.0)))
+    if config.asymmetric_softcap != "off":
+        rules.append(("softcaps.*", constant(config.softcap)))
     topology = TOPOLOGIES[config.residual.topology]
     return [*rules, *((f"residual.{name}", constant(value)) for name, value in topology.initial.items())]
 

@@ -7,8 +7,7 @@ blend with ``x0``, a sequential step is ``u = mix(bring(x))``, ``y = u + A(u)``,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,26 +15,10 @@ from torch import Tensor, nn
 
 from fairway.config import ModelConfig
 from fairway.model.block import Block
-from fairway.model.rotary import Rotation
+from fairway.model.step import Step
 
 Lanes = tuple[Tensor, ...]
 """The stream, or the attention lane and the MLP lane; each of shape (batch, time, width)."""
-
-
-def nothing(x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time width"]:
-    """Bring no skip: the stream itself."""
-    return x
-
-
-class Step(NamedTuple):
-    """What one block application needs besides the lanes."""
-
-    first: Tensor
-    """Normalised embedding ``x0`` of the row's tokens."""
-    rotation: Rotation
-    """Rotary tables of the row's positions."""
-    bring: Callable[[Tensor], Tensor] = nothing
-    """Adds the U-Net skip of this step to a lane."""
 
 
 class Sequential(nn.Module):
@@ -52,8 +35,8 @@ class Sequential(nn.Module):
         """Apply one layer to the lanes."""
         (x,) = lanes
         x = block.mix(step.bring(x), step.first)
-        x = x + block.attend(x, step.rotation)
-        return (x + block.feed(x),)
+        x = x + block.attend(x, step)
+        return (x + block.feed(x, step),)
 
     def merge(self, lanes: Lanes) -> Float[Tensor, "batch time width"]:
         """The stream that the output head reads."""
@@ -73,22 +56,27 @@ class SingleStream(Sequential):
             return super().step(block, lanes, step)
         (x,) = lanes
         x = block.mix(step.bring(x), step.first)
-        return (x + block.attend(x, step.rotation) + block.feed(x),)
+        return (x + block.attend(x, step) + block.feed(x, step),)
 
 
 class Lanewise(Sequential, ABC):
     """Two lanes from layer ``parallel_from`` to the head; the base of the topologies that differ in what is written where.
 
-    At the first of these layers the skip is brought to the stream, which both lanes then copy; later skips reach the
-    attention lane alone.
+    The first of these layers opens both as copies of the stream. Its skip reaches both, or by ``opening_skip`` the attention
+    lane alone (PR #2140), as all later skips do.
     """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.opens_with_skip = config.residual.opening_skip == "both_lanes"
 
     def step(self, block: Block, lanes: Lanes, step: Step) -> Lanes:
         """Apply one layer; open the lanes at the first parallel one."""
         if block.layer < self.parallel_from:
             return super().step(block, lanes, step)
         attention_lane = step.bring(lanes[0])
-        mlp_lane = lanes[1] if len(lanes) == 2 else attention_lane
+        opening = attention_lane if self.opens_with_skip else lanes[0]
+        mlp_lane = lanes[1] if len(lanes) == 2 else opening
         return self.write(block, attention_lane, mlp_lane, step)
 
     @abstractmethod
@@ -111,7 +99,7 @@ class DecoupledLanes(Lanewise):
     def write(self, block: Block, attention_lane: Tensor, mlp_lane: Tensor, step: Step) -> Lanes:
         """Each branch writes to its own lane."""
         mixed = block.mix(attention_lane, step.first)
-        return mixed + block.attend(mixed, step.rotation), mlp_lane + block.feed(mlp_lane)
+        return mixed + block.attend(mixed, step), mlp_lane + block.feed(mlp_lane, step)
 
     def merge(self, lanes: Lanes) -> Float[Tensor, "batch time width"]:
         """The learned blend of the lanes."""
@@ -142,8 +130,8 @@ class RoutedLanes(Lanewise):
     def write(self, block: Block, attention_lane: Tensor, mlp_lane: Tensor, step: Step) -> Lanes:
         """Each branch writes to both lanes."""
         dtype = attention_lane.dtype
-        attended = block.attend(block.mix(attention_lane, step.first), step.rotation)
-        fed = block.feed(mlp_lane)
+        attended = block.attend(block.mix(attention_lane, step.first), step)
+        fed = block.feed(mlp_lane, step)
         keep = self.keep_weight[block.layer].to(dtype).unbind()
         from_attention, from_mlp = (row.unbind() for row in self.write_weight[block.layer].to(dtype))
         return tuple(

@@ -20,13 +20,16 @@ RULES: tuple[tuple[str, Role], ...] = (
     ("blocks.*.attention_scale", "controls"),
     ("blocks.*.mlp_scale", "controls"),
     ("blocks.*.residual_mix", "controls"),
+    ("blocks.*.attention.gate", "controls"),
+    ("smear.*", "controls"),
+    ("softcaps.*", "controls"),
     ("skips.weight", "controls"),
     ("skips.gate", "controls"),
     ("residual.*", "controls"),
 )
 """Name pattern and role. Controls are gains, scales, mixes, gates and lane weights: few, and stored as float16. PR #1394."""
 
-OPTIONAL = ("skips.weight", "skips.gate", "residual.*")
+OPTIONAL = ("blocks.*.attention.gate", "smear.*", "softcaps.*", "skips.weight", "skips.gate", "residual.*")
 """Patterns of parts that a network may lack."""
 
 

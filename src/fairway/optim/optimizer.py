@@ -122,6 +122,7 @@ def build(
 
     Args:
         model: The raw network (neither compiled nor wrapped), on its device: banks fix where its matrices are stored.
+            Parameters that need no gradient are left alone.
         config: Settings of the three groups.
         world_size: Ranks that step together; each has the gradients of its own rows.
         rank: This rank.
@@ -131,7 +132,7 @@ def build(
     Raises:
         RecipeError: a parameter has no optimizer group or several.
     """
-    parameters = dict(model.named_parameters())
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     groups = parameter_groups(parameters)
     members: dict[Group, list[nn.Parameter]] = {"matrices": [], "embedding": [], "scalars": []}
     for name, group in groups.items():

@@ -19,7 +19,7 @@ def cosine_rate(peak: float, chunk: int, chunks: int) -> float:
 
 
 def adapting_parameters(model: nn.Module, frozen_blocks: int) -> list[nn.Parameter]:
-    """Mark what adapts and return it: every parameter but those named ``blocks.0.*`` to ``blocks.{frozen_blocks - 1}.*``.
+    """Mark what adapts and return it: what training moves, but for ``blocks.0.*`` to ``blocks.{frozen_blocks - 1}.*``.
 
     Frozen parameters need no gradient from here on, so none is computed for them; backward still passes through their
     blocks on its way to the embedding, which adapts. Names decide, so a matrix that is a view of a bank is frozen too,
@@ -33,7 +33,7 @@ def adapting_parameters(model: nn.Module, frozen_blocks: int) -> list[nn.Paramet
     """
     frozen = tuple(f"blocks.{layer}." for layer in range(frozen_blocks))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(frozen))
+        parameter.requires_grad_(parameter.requires_grad and not name.startswith(frozen))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
