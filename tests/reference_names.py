@@ -14,6 +14,7 @@ PER_LAYER = {
     "mlp_scale": "mlp_scale",
     "resid_mix": "residual_mix",
     "attn.q_gain": "attention.query_gain",
+    "attn.attn_gate_w": "attention.gate",
 }
 WHOLE = {
     "tok_emb.weight": "embedding.weight",
@@ -22,6 +23,10 @@ WHOLE = {
     "lane_merge": "residual.balance",
     "parallel_post_lambdas": "residual.write_weight",
     "parallel_resid_lambdas": "residual.keep_weight",
+    "smear_gate.weight": "smear.weight",
+    "smear_lambda": "smear.strength",
+    "softcap_pos": "softcaps.positive",
+    "softcap_neg": "softcaps.negative",
 }
 BANKS = {
     "qo_bank": ("attention.query.weight", "attention.output.weight"),

@@ -1,15 +1,32 @@
 """Networks of the stored systems: the settings that lie beside their data, as our configuration, and their weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
-from fairway.config import ModelConfig, RecurrenceConfig, ResidualConfig
+from fairway.config import GateConfig, ModelConfig, RecurrenceConfig, ResidualConfig
 from fairway.model.gpt import GPT
+from fairway.recipes import recipe
 from reference_names import to_fairway
 
 TOPOLOGIES = {"1413": "sequential", "1533": "decoupled_lanes", "1557": "routed_lanes", "1776": "single_stream"}
 """Residual topology of each PR; the stored settings only say from which layer on."""
+
+
+def published_model(name: str) -> ModelConfig:
+    """The network of a published system."""
+    if name != "pr2140":
+        return recipe(name).model
+    return replace(
+        recipe("pr1557").model,
+        activation_slope=0.3,
+        query_gain=5.25,
+        asymmetric_softcap="fixed",
+        recurrence=RecurrenceConfig(first=3, last=5, extra_passes=2, begins_at=0.35),
+        residual=ResidualConfig(topology="routed_lanes", parallel_from=8, opening_skip="attention_lane"),
+        gates=GateConfig(attention=True, smear=True),
+    )
 
 
 def stored_network(pr: str, settings: Mapping[str, float], state: dict[str, Tensor]) -> GPT:

@@ -12,6 +12,7 @@ from fairway.model.gpt import GPT
 from fairway.model.linear import Linear
 from fairway.model.residual import TOPOLOGIES
 from fairway.recipes import recipe
+from reference_networks import published_model
 
 SMALL = ModelConfig(
     vocab_size=64, layers=4, width=32, query_heads=4, kv_heads=2, mlp_hidden=64, rotary_channels=4, query_gain=2.0,
@@ -36,11 +37,12 @@ def random_network(config: ModelConfig = SMALL, seed: int = 0) -> GPT:
         ("pr1533", 35_944_537),
         ("pr1557", 35_946_650),
         ("pr1776", 35_944_536),
+        ("pr2140", 35_945_673),
     ],
 )
 def test_parameter_totals(name, total):
     with torch.device("meta"):
-        model = GPT(recipe(name).model)
+        model = GPT(published_model(name))
     assert sum(parameter.numel() for parameter in model.parameters()) == total
 
 

@@ -10,6 +10,7 @@ from fairway.config import ModelConfig, RecurrenceConfig, ResidualConfig
 from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
 from fairway.recipes import recipe
+from reference_networks import published_model
 
 SMALL = ModelConfig(
     vocab_size=48, layers=7, width=32, query_heads=4, kv_heads=2, mlp_hidden=64, rotary_channels=4, query_gain=2.0,
@@ -19,8 +20,9 @@ PARALLEL_FROM = 4
 IDS = torch.randint(48, (2, 19), generator=torch.Generator().manual_seed(0))
 
 
-def small(topology: str) -> ModelConfig:
-    return replace(SMALL, residual=ResidualConfig(topology=topology, parallel_from=PARALLEL_FROM))
+def small(topology: str, opening_skip: str = "both_lanes") -> ModelConfig:
+    residual = ResidualConfig(topology=topology, parallel_from=PARALLEL_FROM, opening_skip=opening_skip)
+    return replace(SMALL, residual=residual)
 
 
 def random_network(config: ModelConfig) -> GPT:
@@ -71,7 +73,8 @@ def written_out(topology: str, model: GPT, block, lanes, step):
         u = block.mix(step.bring(lanes[0]), step.first)
         return (u + block.attend(u, step) + block.feed(u, step),)
     a = step.bring(lanes[0])
-    m = a if i == PARALLEL_FROM else lanes[1]
+    opening = a if model.config.residual.opening_skip == "both_lanes" else lanes[0]
+    m = opening if i == PARALLEL_FROM else lanes[1]
     u = block.mix(a, step.first)
     y, z = block.attend(u, step), block.feed(m, step)
     if topology == "decoupled_lanes":
@@ -81,9 +84,12 @@ def written_out(topology: str, model: GPT, block, lanes, step):
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("topology", ["sequential", "single_stream", "decoupled_lanes", "routed_lanes"])
+@pytest.mark.parametrize(
+    "topology", ["sequential", "single_stream", "decoupled_lanes", "routed_lanes", "decoupled_lanes-late", "routed_lanes-late"]
+)
 def test_every_step_follows_its_equations(topology, recurrent, monkeypatch):
-    model = random_network(small(topology))
+    topology, _, late = topology.partition("-")
+    model = random_network(small(topology, "attention_lane" if late else "both_lanes"))
     calls = walk(model, monkeypatch, recurrent=recurrent)
     assert len(calls) == model.schedules[recurrent].applications
     with torch.no_grad():
@@ -119,22 +125,24 @@ def test_lanes_of_a_fresh_routed_network(recurrent, skipped, monkeypatch):
 
 
 BLOCKED = ("query.weight", "key.weight", "value.weight", "up.weight", "query_gain", "attention_scale", "mlp_scale")
+GATES = ("attention.gate", "smear.weight")
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("name", ["pr1413", "pr1533", "pr1557", "pr1776"])
+@pytest.mark.parametrize("name", ["pr1413", "pr1533", "pr1557", "pr1776", "pr2140"])
 def test_first_gradients(name, recurrent):
     """Output and down projections are zero, so nothing before them learns in the first step; nor do some lane weights."""
-    config = replace(recipe(name).model, vocab_size=48, width=32, query_heads=4, kv_heads=2, mlp_hidden=64, rotary_channels=4)
+    size = {"vocab_size": 48, "width": 32, "query_heads": 4, "kv_heads": 2, "mlp_hidden": 64, "rotary_channels": 4}
+    config = replace(published_model(name), **size)
     model = fresh(config)
     model(IDS, IDS.roll(-1, 1), recurrent=recurrent).backward()
-    grads = {key: parameter.grad for key, parameter in model.named_parameters()}
-    routed, first = name == "pr1557", config.residual.parallel_from
+    grads = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.requires_grad}
+    routed, first = name in ("pr1557", "pr2140"), config.residual.parallel_from
     for key, grad in grads.items():
         assert grad is not None, key
         layer = int(key.split(".")[1]) if key.startswith("blocks.") else -1
         # Routed lanes keep the lane itself, so the mix feeds attention alone, which adds nothing yet.
-        silent = key.endswith(BLOCKED) or (routed and layer >= first and key.endswith("residual_mix"))
+        silent = key.endswith(BLOCKED + GATES) or (routed and layer >= first and key.endswith("residual_mix"))
         if silent:
             assert not grad.any(), key
         elif not key.startswith(("residual.", "skips.gate")):

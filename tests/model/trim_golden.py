@@ -91,11 +91,12 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def main(source: Path, target: Path) -> None:
-    """Trim and pack the four systems."""
+    """Trim and pack the five systems."""
     inputs = dict(np.load(source / "inputs.npz"))
-    cases = {system: dict(np.load(source / f"case_{system}.npz")) for system in ("1413", "1533", "1557", "1776")}
+    cases = {system: dict(np.load(source / f"case_{system}.npz")) for system in ("1413", "1533", "1557", "1776", "2140")}
     tables = {name: cases["1413"][name] for name in ROTARY}
-    write(target / "inputs.npz", {name: inputs[name] for name in ("ids", "targets", "proj_right", "proj_left")} | tables)
+    kept = ("ids", "targets", "proj_right", "proj_left")
+    write(target / "inputs.npz", {name: inputs[name] for name in inputs if name in kept or name.startswith("pack")} | tables)
     for system, case in cases.items():
         assert all(np.array_equal(case[name], table) for name, table in tables.items())
         state = state_arrays(load_file(source / f"state_{system}.safetensors"))

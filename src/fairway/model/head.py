@@ -49,9 +49,10 @@ def softcap(logits: Float[Tensor, "... vocab"], cap: float | Caps) -> Float[Tens
 
     Source: arXiv 2408.00118, PR #1394.
     """
-    if isinstance(cap, Caps):
-        cap = torch.where(logits > 0, cap.positive.to(logits.dtype), cap.negative.to(logits.dtype))
-    return cap * torch.tanh(logits / cap)
+    bound = cap
+    if isinstance(bound, Caps):
+        bound = torch.where(logits > 0, bound.positive.to(logits.dtype), bound.negative.to(logits.dtype))
+    return bound * torch.tanh(logits / bound)
 
 
 def raw_logits(hidden: Float[Tensor, "... width"], embedding: Float[Tensor, "vocab width"]) -> Float[Tensor, "... vocab"]:
@@ -112,11 +113,11 @@ def cross_entropy(
     def summed(rows: Tensor, wanted: Tensor) -> Tensor:
         return nn.functional.cross_entropy(capped_logits(rows, embedding, cap), wanted, reduction="sum")
 
-    losses = [
-        checkpoint(summed, part, wanted, use_reentrant=False) if recording else summed(part, wanted)
-        for part, wanted in zip(hidden.split(chunk_rows), targets.split(chunk_rows), strict=True)
-    ]
-    return torch.stack(losses).sum() / rows
+    total = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+    for part, wanted in zip(hidden.split(chunk_rows), targets.split(chunk_rows), strict=True):
+        loss: Any = checkpoint(summed, part, wanted, use_reentrant=False) if recording else summed(part, wanted)
+        total = total + loss
+    return total / rows
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
