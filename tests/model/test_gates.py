@@ -14,20 +14,13 @@ from fairway.kernels.attention import Segments
 from fairway.model.gates import SmearGate, channel_gate
 from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
+from random_network import random_network
 
 BOTH = GateConfig(attention=True, smear=True)
 SMALL = ModelConfig(
     vocab_size=64, layers=4, width=32, query_heads=4, kv_heads=2, mlp_hidden=64, rotary_channels=4, gates=BOTH,
     exclusive_attention_layers=4, recurrence=RecurrenceConfig(first=1, last=2, extra_passes=1),
 )  # fmt: skip
-
-
-def random_network(config: ModelConfig = SMALL, seed: int = 0) -> GPT:
-    model, generator = GPT(config), torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.ndim > 1 else 1.0))
-    return model
 
 
 def smear(weight: float, strength: float) -> SmearGate:
@@ -79,7 +72,7 @@ def test_a_gate_reads_its_window_alone():
 
 
 def test_fresh_attention_gates_halve_what_attention_adds():
-    gated = random_network()
+    gated = random_network(SMALL)
     plain = GPT(replace(SMALL, gates=GateConfig(smear=True)))
     state = {name: value for name, value in gated.state_dict().items() if not name.endswith("attention.gate")}
     ids = torch.arange(12).view(1, 12)
@@ -102,7 +95,7 @@ def test_a_fresh_network_with_gates_has_gates_that_can_learn():
 
 
 def test_documents_of_a_packed_row_are_computed_as_if_alone():
-    model = random_network()
+    model = random_network(SMALL)
     model.compute_dtype = torch.float64
     documents = [[BOS], [BOS, 5, 6, 7], [BOS, 9, 8, 7, 6, 5, 4], [BOS, 60, 61]]
     row = torch.tensor([[token for document in documents for token in document]])
@@ -116,7 +109,7 @@ def test_documents_of_a_packed_row_are_computed_as_if_alone():
 
 
 def test_without_the_mask_a_document_would_carry_the_end_of_the_one_before(monkeypatch):
-    model, ids = random_network(), torch.tensor([[7, 8, 9, BOS, 5, 6]])
+    model, ids = random_network(SMALL), torch.tensor([[7, 8, 9, BOS, 5, 6]])
     segments, other = Segments.cut([3], 6, 6), torch.tensor([[7, 8, 10, BOS, 5, 6]])
 
     def tail(row: torch.Tensor) -> torch.Tensor:

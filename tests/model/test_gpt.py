@@ -12,20 +12,13 @@ from fairway.model.gpt import GPT
 from fairway.model.linear import Linear
 from fairway.model.residual import TOPOLOGIES
 from fairway.recipes import recipe
+from random_network import random_network
 from reference_networks import published_model
 
 SMALL = ModelConfig(
     vocab_size=64, layers=4, width=32, query_heads=4, kv_heads=2, mlp_hidden=64, rotary_channels=4, query_gain=2.0,
     exclusive_attention_layers=3, recurrence=RecurrenceConfig(first=1, last=2, extra_passes=2),
 )  # fmt: skip
-
-
-def random_network(config: ModelConfig = SMALL, seed: int = 0) -> GPT:
-    model, generator = GPT(config), torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.ndim > 1 else 1.0))
-    return model
 
 
 @pytest.mark.parametrize(
@@ -87,7 +80,7 @@ def test_the_future_cannot_change_the_past(data, topology, seed, recurrent, gate
 
 
 def test_rows_do_not_see_each_other():
-    model = random_network()
+    model = random_network(SMALL)
     ids = torch.randint(64, (3, 12))
     with torch.no_grad():
         together = model.hidden(ids, recurrent=True)
@@ -100,7 +93,7 @@ def test_recurrence_without_extra_passes_is_the_plain_network():
     ids = torch.randint(64, (2, 12))
     with torch.no_grad():
         assert torch.equal(model.hidden(ids, recurrent=True), model.hidden(ids, recurrent=False))
-    looped = random_network()
+    looped = random_network(SMALL)
     with torch.no_grad():
         assert not torch.allclose(looped.hidden(ids, recurrent=True), looped.hidden(ids, recurrent=False), atol=1e-3)
 
@@ -114,7 +107,7 @@ def test_one_layer_has_no_skips_and_still_runs():
 
 
 def test_bfloat16_activations_keep_float32_masters():
-    model = random_network()
+    model = random_network(SMALL)
     ids = torch.randint(64, (2, 24), generator=torch.Generator().manual_seed(0))
     exact = model(ids, ids.roll(-1, 1), recurrent=True)
     model.compute_dtype = torch.bfloat16
@@ -127,7 +120,7 @@ def test_bfloat16_activations_keep_float32_masters():
 
 
 def test_a_cast_of_the_module_leaves_the_rotary_tables_alone():
-    model = random_network()
+    model = random_network(SMALL)
     before = model.rotation(torch.zeros(1, 300, dtype=torch.long)).cos.clone()
     model.bfloat16().float()
     assert torch.equal(model.rotation(torch.zeros(1, 300, dtype=torch.long)).cos, before)
@@ -135,7 +128,7 @@ def test_a_cast_of_the_module_leaves_the_rotary_tables_alone():
 
 
 def test_scoring_in_inference_mode_first_does_not_break_training():
-    model, ids = random_network(), torch.randint(64, (1, 8))
+    model, ids = random_network(SMALL), torch.randint(64, (1, 8))
     with torch.inference_mode():
         model.logits(model.hidden(ids, recurrent=True))
     model(ids, ids, recurrent=True).backward()

@@ -10,6 +10,7 @@ from fairway.config import ModelConfig, RecurrenceConfig, ResidualConfig
 from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
 from fairway.recipes import recipe
+from random_network import random_network
 from reference_networks import published_model
 
 SMALL = ModelConfig(
@@ -23,16 +24,6 @@ IDS = torch.randint(48, (2, 19), generator=torch.Generator().manual_seed(0))
 def small(topology: str, opening_skip: str = "both_lanes") -> ModelConfig:
     residual = ResidualConfig(topology=topology, parallel_from=PARALLEL_FROM, opening_skip=opening_skip)
     return replace(SMALL, residual=residual)
-
-
-def random_network(config: ModelConfig) -> GPT:
-    """Every parameter random, the computation in float64."""
-    model, generator = GPT(config).double(), torch.Generator().manual_seed(0)
-    model.compute_dtype = torch.float64
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.ndim > 1 else 1.0))
-    return model
 
 
 def fresh(config: ModelConfig) -> GPT:
@@ -89,7 +80,7 @@ def written_out(topology: str, model: GPT, block, lanes, step):
 )
 def test_every_step_follows_its_equations(topology, recurrent, monkeypatch):
     topology, _, late = topology.partition("-")
-    model = random_network(small(topology, "attention_lane" if late else "both_lanes"))
+    model = random_network(small(topology, "attention_lane" if late else "both_lanes"), dtype=torch.float64)
     calls = walk(model, monkeypatch, recurrent=recurrent)
     assert len(calls) == model.schedules[recurrent].applications
     with torch.no_grad():
@@ -157,7 +148,7 @@ def test_first_gradients(name, recurrent):
 
 
 def test_decoupled_lanes_do_not_see_each_other(monkeypatch):
-    model = random_network(small("decoupled_lanes"))
+    model = random_network(small("decoupled_lanes"), dtype=torch.float64)
     silence(model, "attention.output.weight")
     silence(model, "mlp.down.weight")
     calls = [call for call in walk(model, monkeypatch, recurrent=True) if call[0].layer >= PARALLEL_FROM]
@@ -171,7 +162,7 @@ def test_decoupled_lanes_do_not_see_each_other(monkeypatch):
 
 @pytest.mark.parametrize(("balance", "idle"), [(1.0, "mlp"), (0.0, "attention")])
 def test_a_lane_that_the_head_does_not_read_does_not_learn(balance, idle):
-    model = random_network(small("decoupled_lanes"))
+    model = random_network(small("decoupled_lanes"), dtype=torch.float64)
     torch.nn.init.constant_(model.residual.balance, balance)
     model(IDS, IDS.roll(-1, 1), recurrent=True).backward()
     for block in model.blocks[PARALLEL_FROM:]:
@@ -182,7 +173,10 @@ def test_a_lane_that_the_head_does_not_read_does_not_learn(balance, idle):
 
 
 def test_routed_lanes_contain_the_decoupled_ones():
-    routed, decoupled = random_network(small("routed_lanes")), random_network(small("decoupled_lanes"))
+    routed, decoupled = (
+        random_network(small("routed_lanes"), dtype=torch.float64),
+        random_network(small("decoupled_lanes"), dtype=torch.float64),
+    )
     with torch.no_grad():
         routed.residual.write_weight.copy_(torch.eye(2))
         routed.residual.keep_weight.fill_(1.0)
@@ -199,7 +193,7 @@ def test_routed_lanes_contain_the_decoupled_ones():
 
 
 def test_the_mean_of_lanes_teaches_what_is_written_into_either_alike():
-    model = random_network(small("routed_lanes"))
+    model = random_network(small("routed_lanes"), dtype=torch.float64)
     model(IDS, IDS.roll(-1, 1), recurrent=True).backward()
     grad = model.residual.write_weight.grad
     torch.testing.assert_close(grad[-1, :, 0], grad[-1, :, 1], atol=1e-14, rtol=1e-12)
@@ -207,7 +201,7 @@ def test_the_mean_of_lanes_teaches_what_is_written_into_either_alike():
 
 
 def test_both_routed_lanes_open_with_the_skip_and_later_skips_reach_attention_alone(monkeypatch):
-    model = random_network(small("routed_lanes"))
+    model = random_network(small("routed_lanes"), dtype=torch.float64)
     with torch.no_grad():
         model.residual.write_weight.zero_()
         model.residual.keep_weight.fill_(1.0)
@@ -223,7 +217,7 @@ def test_both_routed_lanes_open_with_the_skip_and_later_skips_reach_attention_al
 
 
 def test_a_single_stream_without_attention_is_sequential():
-    models = [random_network(small(topology)) for topology in ("sequential", "single_stream")]
+    models = [random_network(small(topology), dtype=torch.float64) for topology in ("sequential", "single_stream")]
     assert models[0].state_dict().keys() == models[1].state_dict().keys()
     with torch.no_grad():
         for recurrent in (False, True):
