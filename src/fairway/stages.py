@@ -249,7 +249,7 @@ def _tensor_table(artifact: Path, plan: Plan, quantized: QuantizedState) -> list
             "scheme": report.method,
             "entropy_bits": report.entropy_bits,
             "coded_bits": lines[report.name].coded,
-            "bytes": round(lines[report.name].code_bytes + lines[report.name].scale_bytes),
+            "bytes": round(lines[report.name].bytes),
             "rms_error": report.rms_error,
             "hessian_error": report.hessian_error,
         }

@@ -6,10 +6,11 @@ import numpy as np
 
 from fairway.artifact.layout import PREFIX, VERSION, Layout, seal
 from fairway.artifact.manifest import pack_manifest
-from fairway.artifact.records import CodedTensor, RawTensor, TensorRecord
+from fairway.artifact.records import CodedTensor, Protected, RawTensor, Repair, TensorRecord
 from fairway.artifact.streams import Stream
 from fairway.artifact.wire import brotli_pack
 
+REPAIR_ARRAYS = ("left_codes", "left_scales", "right_codes", "right_scales")
 HEADER = {"format_sample": 1, "model": {"layers": 2, "width": 48}, "text": "Größe – naïve"}
 
 
@@ -43,14 +44,50 @@ def sample_tensors() -> dict[str, TensorRecord]:
     }
 
 
+def parts_tensors() -> dict[str, TensorRecord]:
+    """Coded matrices with protected columns, with a repair, with both, and with neither; a gate of 8 bits."""
+    wide, narrow = binomial_codes(24, 16, 8, 31), binomial_codes(24, 16, 5, 32)
+    mixed = np.where(np.isin(np.arange(16) // 4, (1, 3)), wide, narrow)
+    base, finer = half_floats(24, 3), half_floats(24, 5)
+    # About as far from each other as two roundings of one deviation are, and one that is far away.
+    near = (base.astype(np.float64) * 15 / 127).astype(np.float16).view(np.uint16) + np.arange(24) % 3
+    near = near.astype(np.uint16).view(np.float16)
+    near[7] = finer[7]
+    left, right = binomial_codes(24, 2, 4, 33), binomial_codes(2, 16, 4, 34)
+    repair = Repair(left, half_floats(1, 7), right, half_floats(2, 9))
+    published = Repair(np.clip(left, -2, 1), half_floats(24, 7), binomial_codes(2, 16, 5, 35), half_floats(4, 9))
+    return {
+        "embedding.weight": CodedTensor(mixed, base, 5, Protected((4, 12), 4, 8, near), repair),
+        "blocks.0.mlp.up.weight": CodedTensor(mixed, base, 5, Protected((4, 12), 4, 8, finer)),
+        "blocks.1.mlp.up.weight": CodedTensor(narrow, base, 5, None, published),
+        "blocks.2.mlp.up.weight": CodedTensor(narrow, base, 5),
+        "blocks.3.mlp.up.weight": CodedTensor(wide, base, 5, Protected((0, 8), 8, 8, near)),
+        "blocks.0.attention.gate": CodedTensor(binomial_codes(2, 12, 8, 36), half_floats(2, 11), 8),
+        "blocks.0.mlp_scale": RawTensor(half_floats(16, 11)),
+    }
+
+
 def same(left: TensorRecord, right: TensorRecord) -> bool:
     """Equal bit for bit, types and shapes included."""
     if isinstance(left, CodedTensor) and isinstance(right, CodedTensor):
-        pairs = [(left.codes, right.codes), (left.scales, right.scales)]
-        return left.bits == right.bits and all(_same_bits(*pair) for pair in pairs)
+        plain = _same_bits(left.codes, right.codes) and _same_bits(left.scales, right.scales) and left.bits == right.bits
+        return plain and _same_protection(left.protected, right.protected) and _same_repair(left.repair, right.repair)
     if isinstance(left, RawTensor) and isinstance(right, RawTensor):
         return _same_bits(left.values, right.values)
     return False
+
+
+def _same_protection(left: Protected | None, right: Protected | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    groups = (left.starts, left.size, left.bits) == (right.starts, right.size, right.bits)
+    return groups and _same_bits(left.scales, right.scales)
+
+
+def _same_repair(left: Repair | None, right: Repair | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return all(_same_bits(getattr(left, name), getattr(right, name)) for name in REPAIR_ARRAYS)
 
 
 def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Write the golden artifact of a format version once: ``python tests/artifact/make_golden_artifact.py FOLDER``.
+"""Write the golden artifacts of a format version once: ``python tests/artifact/make_golden_artifact.py FOLDER``.
 
 The files in tests/golden/artifact stay as they are for ever; a new format version gets files of its own.
 """
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from artifact_samples import HEADER, binomial_codes, half_floats, sample_tensors
+from artifact_samples import HEADER, REPAIR_ARRAYS, binomial_codes, half_floats, parts_tensors, sample_tensors
 
 from fairway.artifact.container import write_artifact
 from fairway.artifact.records import CodedTensor, RawTensor
@@ -28,20 +28,30 @@ def golden_tensors():
     }
 
 
-def main() -> int:
-    folder = Path(sys.argv[1])
-    if (folder / "format1.fwz").exists():
-        sys.stderr.write(f"{folder}/format1.fwz exists; golden files are never rewritten\n")
-        return 2
-    tensors = golden_tensors()
-    write_artifact(folder / "format1.fwz", tensors, HEADER)
+def arrays_to_compare(tensors):
+    """What the artifact must decode to: ``name|part`` -> array."""
     arrays = {}
     for name, record in tensors.items():
-        if isinstance(record, CodedTensor):
-            arrays |= {f"{name}|codes|{record.bits}": record.codes, f"{name}|scales": record.scales}
-        else:
+        if not isinstance(record, CodedTensor):
             arrays[f"{name}|values"] = record.values
-    np.savez_compressed(folder / "format1.npz", **arrays)
+            continue
+        arrays |= {f"{name}|codes|{record.bits}": record.codes, f"{name}|scales": record.scales}
+        if record.protected is not None:
+            groups = [record.protected.size, record.protected.bits, *record.protected.starts]
+            arrays |= {f"{name}|protected.groups": np.array(groups), f"{name}|protected.scales": record.protected.scales}
+        if record.repair is not None:
+            arrays |= {f"{name}|repair.{part}": getattr(record.repair, part) for part in REPAIR_ARRAYS}
+    return arrays
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    for name, tensors in {"format1": golden_tensors(), "format1_parts": parts_tensors()}.items():
+        if (folder / f"{name}.fwz").exists():
+            sys.stderr.write(f"{folder}/{name}.fwz exists; golden files are never rewritten\n")
+            continue
+        write_artifact(folder / f"{name}.fwz", tensors, HEADER)
+        np.savez_compressed(folder / f"{name}.npz", **arrays_to_compare(tensors))
     return 0
 
 

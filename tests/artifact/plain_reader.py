@@ -101,6 +101,10 @@ def decode_words(payload, sections):
 
 
 def read_values(coder, parameters, payload, letter, width, count, tables):
+    if coder == 6:
+        (values,), used_up = decode_words(payload, [(count, *tables[Bytes(parameters).varint()])])
+        assert used_up
+        return struct.pack(f"<{count}{letter}", *values)
     if coder == 5:
         data = Bytes(parameters)
         low_bits, table = data.varint(), tables[data.varint()]
@@ -132,8 +136,10 @@ def read_plain(content):
         name = data.take(data.varint()).decode()
         kind, detail = data.byte(), data.byte()
         shape = tuple(data.varint() for _ in range(data.varint()))
+        coded = kind != 1
         tensors.append(
-            {"name": name, "bits": 0 if kind else detail, "type": TYPES[detail] if kind else TYPES[3], "shape": shape}
+            {"name": name, "bits": detail if coded else 0, "type": TYPES[3] if coded else TYPES[detail], "shape": shape}
+            | (read_parts(data) if kind == 2 else {"starts": [], "rank": 0})
         )
     tables = []
     for _ in range(data.varint()):
@@ -143,17 +149,45 @@ def read_plain(content):
         if coder == 3:
             tables = read_tables(payload)
             continue
-        sizes = [product(tensors[index]["shape"][:1] if plane == 1 else tensors[index]["shape"]) for index, plane in parts]
+        sizes = [product(shape_of(tensors[index], plane)) for index, plane in parts]
         index, plane = parts[0]
-        letter, width = TYPES[0] if plane == 1 else tensors[index]["type"]
+        letter, width = type_of(tensors[index], plane)
         if coder == 4:
-            codes = read_codes(parameters, payload, *tensors[index]["shape"], tables)
+            codes = read_codes(parameters, payload, *shape_of(tensors[index], plane), tables)
             raw = struct.pack(f"<{len(codes)}b", *codes)
         else:
             raw = read_values(coder, parameters, payload, letter, width, sum(sizes), tables)
         for (index, plane), size in zip(parts, sizes, strict=True):
             tensors[index][plane], raw = raw[: size * width], raw[size * width :]
     return json.loads(document), tensors
+
+
+def read_parts(data):
+    parts = {"high": data.varint(), "starts": [], "size": 0}
+    if parts["high"]:
+        parts["size"], end = data.varint(), 0
+        for _ in range(data.varint()):
+            parts["starts"].append(end + data.varint())
+            end = parts["starts"][-1] + parts["size"]
+    parts["rank"] = data.varint()
+    parts["runs"] = (data.varint(), data.varint()) if parts["rank"] else ()
+    return parts
+
+
+def shape_of(tensor, plane):
+    if plane == 2 or not tensor["bits"]:
+        return tensor["shape"]
+    rows, columns = tensor["shape"]
+    finer = len(tensor["starts"]) * tensor.get("size", 0)
+    shapes = {0: (rows, columns - finer), 1: (rows,), 3: (rows, finer), 4: (rows,)}
+    if tensor["rank"]:
+        left, right = tensor["runs"]
+        shapes |= {5: (rows, tensor["rank"]), 6: (left,), 7: (tensor["rank"], columns), 8: (right,)}
+    return shapes[plane]
+
+
+def type_of(tensor, plane):
+    return TYPES[0] if plane in (1, 6, 8) else TYPES[4] if plane == 4 else tensor["type"]
 
 
 def product(values):

@@ -7,7 +7,7 @@ from fairway.artifact.adapter import records_from_state, state_from_records
 from fairway.artifact.container import decode, encode
 from fairway.artifact.records import CodedTensor, RawTensor
 from fairway.base.errors import ArtifactError
-from fairway.quant.types import QuantizedState, QuantizedTensor
+from fairway.quant.types import LowRank, ProtectedColumns, QuantizedState, QuantizedTensor, ScaledCodes
 
 
 def quantized(rows, columns, bits, seed):
@@ -31,6 +31,39 @@ def test_a_network_comes_back_through_the_file():
         assert torch.equal(found.tensors[name].dequantize(), tensor.dequantize())
     for name, control in state.controls.items():
         assert torch.equal(found.controls[name].view(torch.int16), control.view(torch.int16))
+
+
+def runs(rows, columns, scales, seed):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(-8, 8, (rows, columns), generator=generator, dtype=torch.int8)
+    return ScaledCodes(codes, torch.rand(scales, generator=generator).add(0.01).half())
+
+
+def test_protected_columns_repairs_and_gates_come_back_bit_for_bit():
+    plain = quantized(20, 32, 6, 1)
+    codes = plain.codes.clone()
+    codes[:, 8:16] = quantized(20, 8, 8, 2).codes
+    codes[:, 24:] = quantized(20, 8, 8, 3).codes
+    protected = ProtectedColumns((8, 24), 8, 8, (plain.scales.float() * 31 / 127).half())
+    repair = LowRank(runs(20, 4, 1, 4), runs(4, 32, 2, 5))
+    state = QuantizedState(
+        tensors={
+            "embedding.weight": QuantizedTensor(codes, plain.scales, 6, protected, repair),
+            "blocks.0.mlp.up.weight": QuantizedTensor(codes, plain.scales, 6, protected),
+            "blocks.0.mlp.down.weight": QuantizedTensor(plain.codes, plain.scales, 6, repair=repair),
+            "blocks.0.attention.gate": quantized(2, 12, 8, 6),
+        },
+        controls={},
+    )
+    found = state_from_records(decode(encode(records_from_state(state), {})).tensors)
+    assert list(found.tensors) == list(state.tensors)
+    for name, tensor in state.tensors.items():
+        other = found.tensors[name]
+        assert torch.equal(other.dequantize(), tensor.dequantize())
+        assert torch.equal(other.codes, tensor.codes)
+        assert (other.protected is None, other.repair is None) == (tensor.protected is None, tensor.repair is None)
+        if tensor.protected is not None:
+            assert torch.equal(other.protected.scales.view(torch.int16), tensor.protected.scales.view(torch.int16))
 
 
 def test_transposed_tensors_keep_their_values():

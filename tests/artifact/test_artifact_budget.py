@@ -31,7 +31,7 @@ def test_the_entropy_formula_matches_the_specification(bits, clip_sigmas, expect
 
 
 def test_the_sensitivity_is_that_of_the_specification():
-    group = CodeClass("quant.matrices.clip_sigmas", 31_719_424, 6, 12.85)
+    group = CodeClass("quant.mlp.clip_sigmas", 31_719_424, 6, 12.85)
     factor = clip_factor(group, 4_389)
     assert 12.85 * (factor - 1) == pytest.approx(0.01, rel=0.01)
 
@@ -54,7 +54,7 @@ def test_following_the_advice_makes_the_artifact_fit(tmp_path):
     report = write(tmp_path / "model.fwz", 12.85)
     cap = report.total_bytes - 1_000
     budget = measure(tmp_path / "model.fwz", b"", cap, QuantConfig())
-    advised = float(budget.advice().split("quant.matrices.clip_sigmas from 12.85 to ")[1].split(",")[0])
+    advised = float(budget.advice().split("quant.mlp.clip_sigmas from 12.85 to ")[1].split(",")[0])
     assert 13.2 < advised < 14.2
     assert write(tmp_path / "smaller.fwz", advised + 0.02).total_bytes <= cap
     measure(tmp_path / "smaller.fwz", b"", cap).check()
@@ -67,7 +67,7 @@ def test_advice_names_every_class_the_bits_and_the_width(tmp_path):
     }
     report = write_artifact(tmp_path / "model.fwz", tensors, {})
     budget = measure(tmp_path / "model.fwz", b"", report.total_bytes - 800)
-    for text in ("quant.matrices.clip_sigmas by", "quant.embedding.clip_sigmas by", "quant.matrices.bits=5", "model.width"):
+    for text in ("quant.mlp.clip_sigmas by", "quant.embedding.clip_sigmas by", "quant.mlp.bits=5", "model.width"):
         assert text in budget.advice()
 
 
@@ -78,7 +78,7 @@ def test_one_bit_less_saves_about_one_bit_per_weight():
 
 
 def test_an_impossible_excess_is_not_answered_with_an_absurd_clip():
-    group = CodeClass("quant.matrices.clip_sigmas", 1000, 6, 12.85)
+    group = CodeClass("quant.mlp.clip_sigmas", 1000, 6, 12.85)
     assert clip_factor(group, 10**6) is None
     text = ByteBudget(2_000_000, 0, 1_000_000, (group,)).advice()
     assert "clip_sigmas" not in text

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from artifact_samples import HEADER, binomial_codes, half_floats, sample_tensors
+from artifact_samples import HEADER, binomial_codes, half_floats, parts_tensors, sample_tensors
 
 from fairway.artifact.container import write_artifact
 from fairway.artifact.inspect import inspect
@@ -29,6 +29,24 @@ def test_parts_and_tensors_add_up(tmp_path):
     assert lines["embedding.weight"].scheme == "int8"
     assert lines["order"].scheme == "int32"
     assert lines["blocks.0.mlp.up.weight"].group == lines["blocks.1.mlp.up.weight"].group == "blocks.*.mlp.up.weight"
+
+
+def test_protected_columns_and_repairs_are_shown_and_add_up(tmp_path):
+    write_artifact(tmp_path / "model.fwz", parts_tensors(), HEADER)
+    found = inspect(tmp_path / "model.fwz")
+    lines = {line.name: line for line in found.tensors}
+    assert sum(found.parts.values()) == found.total_bytes
+    assert sum(line.repair_bytes for line in found.tensors) == pytest.approx(found.parts["repairs"])
+    assert sum(line.scale_bytes for line in found.tensors) == pytest.approx(found.parts["scales"])
+    assert sum(line.code_bytes for line in found.tensors) == pytest.approx(found.parts["codes"] + found.parts["controls"])
+    assert lines["embedding.weight"].scheme == "int5+8xint8+rank2"
+    assert lines["blocks.1.mlp.up.weight"].scheme == "int5+rank2"
+    assert lines["blocks.2.mlp.up.weight"].scheme == "int5"
+    for name, record in parts_tensors().items():
+        line = lines[name]
+        repaired = isinstance(record, CodedTensor) and record.repair is not None
+        assert (line.repair_bytes > 0) == repaired, name
+        assert line.coded == pytest.approx(8 * line.bytes / line.elements)
 
 
 def test_entropy_and_coded_bits_are_per_weight(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import HEADER, sample_tensors
+from artifact_samples import HEADER, REPAIR_ARRAYS, parts_tensors, sample_tensors
 from plain_reader import read_plain
 
 from fairway.artifact.container import decode, encode
@@ -48,10 +48,16 @@ def test_the_document_names_the_frame_and_every_coder():
         assert f"| {int(coder)} {coder.name.lower().replace('_', ' ')} |" in text
 
 
-@pytest.mark.parametrize("source", ["example", "sample", "golden"])
+@pytest.mark.parametrize("source", ["example", "sample", "golden", "parts", "golden_parts"])
 def test_a_reader_written_from_the_document_agrees(source):
-    golden = ROOT / "tests" / "golden" / "artifact" / "format1.fwz"
-    makers = {"example": documented_example, "sample": lambda: encode(sample_tensors(), HEADER), "golden": golden.read_bytes}
+    golden = ROOT / "tests" / "golden" / "artifact"
+    makers = {
+        "example": documented_example,
+        "sample": lambda: encode(sample_tensors(), HEADER),
+        "golden": (golden / "format1.fwz").read_bytes,
+        "parts": lambda: encode(parts_tensors(), HEADER),
+        "golden_parts": (golden / "format1_parts.fwz").read_bytes,
+    }
     content = makers[source]()
     header, tensors = read_plain(content)
     artifact = decode(content)
@@ -61,6 +67,23 @@ def test_a_reader_written_from_the_document_agrees(source):
         record = artifact.tensors[tensor["name"]]
         assert tensor["shape"] == record.shape
         if isinstance(record, CodedTensor):
-            assert (tensor["bits"], tensor[0], tensor[1]) == (record.bits, record.codes.tobytes(), record.scales.tobytes())
+            ordinary = ~record.protected.mask(record.shape[1]) if record.protected else np.ones(record.shape[1], bool)
+            assert (tensor["bits"], tensor[1]) == (record.bits, record.scales.tobytes())
+            assert tensor[0] == record.codes[:, ordinary].tobytes()
+            assert_parts(tensor, record, ordinary)
         else:
             assert tensor[2] == record.values.tobytes()
+
+
+def assert_parts(tensor, record, ordinary):
+    if record.protected is not None:
+        finer = record.protected
+        assert (tuple(tensor["starts"]), tensor["size"], tensor["high"]) == (finer.starts, finer.size, finer.bits)
+        assert tensor[3] == record.codes[:, ~ordinary].tobytes()
+        for scale, own, step in zip(record.scales, finer.scales, np.frombuffer(tensor[4], "<i2"), strict=True):
+            ratio = (2 ** (record.bits - 1) - 1) / (2 ** (finer.bits - 1) - 1)
+            expected = np.float16(min(max(float(scale) * ratio, 2.0**-14), 65504.0))
+            assert int(expected.view(np.uint16)) + int(step) == int(own.view(np.uint16))
+    if record.repair is not None:
+        planes = [getattr(record.repair, name).tobytes() for name in REPAIR_ARRAYS]
+        assert [tensor[plane] for plane in (5, 6, 7, 8)] == planes

@@ -5,26 +5,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 from artifact_samples import HEADER
+from make_golden_artifact import arrays_to_compare, golden_tensors
 from safetensors.numpy import load_file
 
 from fairway.artifact.container import decode, encode, read_artifact, read_layout
 from fairway.artifact.frequencies import entropy_bits
 from fairway.artifact.records import CodedTensor, RawTensor
-from fairway.artifact.streams import Coder
+from fairway.artifact.streams import Coder, Plane
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "artifact"
 SHARED = Path(__file__).parents[3] / "shared" / "golden" / "quant"
 
 
-def test_the_golden_artifact_of_format_1_decodes_to_the_stored_arrays():
-    artifact = read_artifact(GOLDEN / "format1.fwz")
+@pytest.mark.parametrize("file", ["format1", "format1_parts"])
+def test_the_golden_artifacts_of_format_1_decode_to_the_stored_arrays(file):
+    artifact = read_artifact(GOLDEN / f"{file}.fwz")
     assert artifact.header == HEADER
-    with np.load(GOLDEN / "format1.npz", allow_pickle=False) as stored:
+    decoded = arrays_to_compare(artifact.tensors)
+    with np.load(GOLDEN / f"{file}.npz", allow_pickle=False) as stored:
+        assert set(decoded) == set(stored.files)
         seen = set()
         for key in stored.files:
-            name, plane, *bits = key.split("|")
-            record = artifact.tensors[name]
-            found = getattr(record, plane)
+            name, _, *bits = key.split("|")
+            record, found = artifact.tensors[name], decoded[key]
             assert found.dtype == stored[key].dtype
             assert found.shape == stored[key].shape
             assert found.tobytes() == stored[key].tobytes()
@@ -33,10 +36,16 @@ def test_the_golden_artifact_of_format_1_decodes_to_the_stored_arrays():
         assert seen == set(artifact.tensors)
 
 
-def test_the_golden_artifact_uses_every_coder_and_groups_of_rows():
-    layout = read_layout(GOLDEN / "format1.fwz")
-    assert {stream.coder for stream in layout.streams} == set(Coder)
-    assert any(stream.coder is Coder.STATIC_CODES and stream.parameters[0] > 1 for stream in layout.streams)
+def test_the_golden_artifacts_use_every_coder_plane_and_groups_of_rows():
+    streams = [stream for name in ("format1", "format1_parts") for stream in read_layout(GOLDEN / f"{name}.fwz").streams]
+    assert {stream.coder for stream in streams} == set(Coder)
+    assert {part.plane for stream in streams for part in stream.parts} == set(Plane)
+    assert any(stream.coder is Coder.STATIC_CODES and stream.parameters[0] > 1 for stream in streams)
+
+
+def test_tensors_without_parts_are_written_as_before_there_were_parts():
+    assert encode(golden_tensors(), HEADER) == (GOLDEN / "format1.fwz").read_bytes()
+    assert all(entry.extras is None for entry in read_layout(GOLDEN / "format1.fwz").entries)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared golden data of the quantizer is not on this machine")

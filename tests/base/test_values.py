@@ -39,7 +39,7 @@ def test_every_setting_has_a_docstring(name: str) -> None:
         ({"score.stride": 4096}, ["stride=4096", "2048"]),
         ({"score.passes": ("plain", "float")}, ["float"]),
         ({"score.adaptation.chunk_tokens": 64}, ["chunk_tokens=64", "2048"]),
-        ({"quant.matrices.bits": 9}, ["bits=9", "2..8"]),
+        ({"quant.mlp.bits": 9}, ["bits=9", "2..8"]),
         ({"optim.ema_decay": 1.0}, ["ema_decay=1.0"]),
         ({"model.width": "wide"}, ["ModelConfig.width", "'wide'", "int"]),
         ({"model.depth_scale": 1}, ["depth_scale", "bool"]),

@@ -35,7 +35,7 @@ CLIP = Technique(
     title="a wider clip",
     why="fewer codes are cut",
     source="a test",
-    changes={"quant.matrices.clip_sigmas": 16.0},
+    changes={"quant.mlp.clip_sigmas": 16.0},
 )
 GAIN = Technique(name="gain", title="query gain 2", why="a test", source="a test", changes={"model.query_gain": 2.0})
 

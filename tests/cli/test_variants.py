@@ -21,7 +21,8 @@ def varied(quick: Recipe) -> Recipe:
     changes = {
         "model.residual.topology": "routed_lanes",
         "model.residual.parallel_from": 3,
-        "quant.matrices.importance": 0.175,
+        "quant.attention.importance": 0.175,
+        "quant.mlp.importance": 0.175,
         "quant.embedding.importance": 0.5,
         "score.max_tokens": 600,
         "score.adaptation.frozen_blocks": 2,
@@ -58,7 +59,7 @@ def test_the_pass_adapts_within_its_limits_and_is_decoded(folder: Path) -> None:
 def test_the_steps_of_the_artifact_are_hessian_aware_and_its_lanes_exact(folder: Path, varied: Recipe) -> None:
     weights, state = load_file(folder / "weights.safetensors"), packed_state(folder)
     for name, tensor in state.tensors.items():
-        scheme: SchemeConfig = varied.quant.embedding if name == "embedding.weight" else varied.quant.matrices
+        scheme: SchemeConfig = varied.quant.embedding if name == "embedding.weight" else varied.quant.mlp
         plain = sdclip(weights[name].float(), None, with_fields(scheme, {"importance": 0.0}))
         factor = (tensor.scales.float() / plain.float()).numpy()
         assert factor.min() >= (1 - scheme.importance) * (1 - 2**-9)

@@ -123,7 +123,7 @@ def test_over_the_byte_cap_is_a_verdict_with_advice(done: Path, quick: Recipe, c
     code, _, error = command(*words, "--score.passes", "plain", "--train.budget", 2)
     assert code == 1
     assert f"above the cap of {cap:,}" in error
-    assert "raise quant.matrices.clip_sigmas from 12.85 to" in error
+    assert "raise quant.mlp.clip_sigmas from 12.85 to" in error
     assert (tmp_path / "score.json").exists()
 
 

@@ -61,7 +61,7 @@ def test_parts_are_the_parameters_of_the_network(name):
 
 
 def test_planned_bits_follow_the_recipe():
-    changed = with_fields(recipe("pr1413"), {"quant.matrices.bits": 5, "quant.embedding.bits": 7})
+    changed = with_fields(recipe("pr1413"), {"quant.attention.bits": 5, "quant.embedding.bits": 7})
     parts = {part.name: part for part in summarize(changed).parts}
     query = parts["blocks.*.attention.query.weight"]
     assert (query.bits, query.bytes) == (5, 11 * (512 * 512 * 5 // 8 + 2 * 512))

@@ -9,7 +9,7 @@ from fairway.base.errors import ArtifactError
 from fairway.config import SchemeConfig
 from fairway.quant.clip import SMALLEST_SCALE, row_importance, sdclip
 from fairway.quant.grid import max_code, round_to_codes
-from fairway.quant.quantize import code_entropy
+from fairway.quant.report import code_entropy
 from fairway.quant.types import QuantizedTensor
 
 INT6, INT8 = SchemeConfig(), SchemeConfig(bits=8, clip_sigmas=20.0)

@@ -1,44 +1,25 @@
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quant_samples import DAMPING, MATRICES, correlated, golden_matrix
 
 from fairway.base.errors import RecipeError
 from fairway.config import SchemeConfig
 from fairway.quant.clip import sdclip
 from fairway.quant.gptq import damped, factorize, gptq, gptq_plain
 from fairway.quant.grid import round_to_codes
-from fairway.quant.quantize import hessian_error
+from fairway.quant.report import hessian_error
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "quant" / "matrices.npz")
-CASES = [str(name) for name in GOLDEN["case_names"]]
+CASES = [str(name) for name in MATRICES["case_names"]]
 SETTINGS = {
     str(name): SchemeConfig(bits=int(bits), clip_sigmas=float(sigmas))
-    for name, bits, sigmas in zip(GOLDEN["setting_names"], GOLDEN["setting_bits"], GOLDEN["setting_k"], strict=True)
+    for name, bits, sigmas in zip(MATRICES["setting_names"], MATRICES["setting_bits"], MATRICES["setting_k"], strict=True)
 }
-IMPORTANCE = float(GOLDEN["hessian_clip_lambda"])
+IMPORTANCE = float(MATRICES["hessian_clip_lambda"])
 SETTINGS |= {f"{name}_hclip": replace(SETTINGS[name], importance=IMPORTANCE) for name in ("int6_k12.85", "int8_k20")}
-DAMPING = 0.01
-
-
-def golden_matrix(case: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and Hessian; sixteenths sum exactly in float32 in any order."""
-    inputs = torch.from_numpy(GOLDEN[f"{case}.inputs_x16"]).float() / 16
-    flat = inputs.flatten(0, 1)
-    return torch.from_numpy(GOLDEN[f"{case}.weight"]).float(), flat.T @ flat / len(inputs)
-
-
-def correlated(rows: int, columns: int, seed: int, exponent: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """A Gaussian matrix and a Hessian whose spectrum is a power law."""
-    generator = torch.Generator().manual_seed(seed)
-    basis, _ = torch.linalg.qr(torch.randn(columns, columns, generator=generator, dtype=torch.float64))
-    spectrum = torch.arange(1, columns + 1, dtype=torch.float64) ** -exponent
-    hessian = ((basis * spectrum) @ basis.T).float()
-    return torch.randn(rows, columns, generator=generator), (hessian + hessian.T) / 2
 
 
 @pytest.mark.parametrize("setting", list(SETTINGS))
@@ -47,22 +28,22 @@ def test_codes_and_scales_equal_the_reference(case, setting):
     weight, hessian = golden_matrix(case)
     scheme, name = SETTINGS[setting], f"{case}.{setting}"
     scales = sdclip(weight, hessian.diagonal(), scheme)
-    assert torch.equal(scales, torch.from_numpy(GOLDEN[f"{name}.scale"]))
-    expected = torch.from_numpy(GOLDEN[f"{name}.codes"])
+    assert torch.equal(scales, torch.from_numpy(MATRICES[f"{name}.scale"]))
+    expected = torch.from_numpy(MATRICES[f"{name}.codes"])
     codes = gptq(weight, scales, factorize(hessian, DAMPING), scheme.bits)
     assert torch.equal(codes, expected)
     assert torch.equal(gptq_plain(weight, scales, hessian, scheme.bits, DAMPING), expected)
-    assert torch.equal(round_to_codes(weight, scales, scheme.bits), torch.from_numpy(GOLDEN[f"{name}.rtn_codes"]))
-    for found, loss in zip((codes, round_to_codes(weight, scales, scheme.bits)), GOLDEN[f"{name}.proxy_loss"], strict=True):
+    assert torch.equal(round_to_codes(weight, scales, scheme.bits), torch.from_numpy(MATRICES[f"{name}.rtn_codes"]))
+    for found, loss in zip((codes, round_to_codes(weight, scales, scheme.bits)), MATRICES[f"{name}.proxy_loss"], strict=True):
         error = weight - found * scales.float()[:, None]
         assert hessian_error(error, hessian) == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_ties_round_to_even():
-    weight, hessian = torch.from_numpy(GOLDEN["ties.weight"]).float(), torch.from_numpy(GOLDEN["ties.hessian"])
+    weight, hessian = torch.from_numpy(MATRICES["ties.weight"]).float(), torch.from_numpy(MATRICES["ties.hessian"])
     scales = sdclip(weight, hessian.diagonal(), SchemeConfig(bits=6, clip_sigmas=31.0))
-    assert torch.equal(scales, torch.from_numpy(GOLDEN["ties.scale"]))
-    expected = torch.from_numpy(GOLDEN["ties.codes"])
+    assert torch.equal(scales, torch.from_numpy(MATRICES["ties.scale"]))
+    expected = torch.from_numpy(MATRICES["ties.codes"])
     assert set(expected.unique().tolist()) == {-2, 0, 2}
     assert torch.equal(gptq(weight, scales, factorize(hessian, DAMPING), 6), expected)
 

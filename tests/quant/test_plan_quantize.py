@@ -1,10 +1,9 @@
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from quant_samples import SHARED, input_hessians, small_hessians, small_state
 from safetensors.torch import load_file
 
 from fairway.artifact.adapter import records_from_state, state_from_records
@@ -17,59 +16,35 @@ from fairway.quant.clip import sdclip
 from fairway.quant.gptq import damped
 from fairway.quant.hessian import collect_hessians
 from fairway.quant.plan import make_plan
-from fairway.quant.quantize import code_entropy, dequantize, quantize_state
+from fairway.quant.quantize import dequantize, quantize_state
+from fairway.quant.report import code_entropy
 from reference_names import fairway_name
 from toy_network import toy_network
 
-SHARED = Path(__file__).parents[3] / "shared" / "golden" / "quant"
-ROUND = QuantConfig(matrices=SchemeConfig(method="round"), embedding=SchemeConfig(method="round", bits=8, clip_sigmas=20.0))
+ROUND = QuantConfig(
+    attention=SchemeConfig(method="round"),
+    mlp=SchemeConfig(method="round"),
+    embedding=SchemeConfig(method="round", bits=8, clip_sigmas=20.0),
+)
 
 
 def aware(importance: float) -> QuantConfig:
     """The published schemes, with Hessian-aware steps for all matrices."""
     plain = QuantConfig()
-    return QuantConfig(
-        matrices=replace(plain.matrices, importance=importance), embedding=replace(plain.embedding, importance=importance)
-    )
-
-
-def small_state(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights of a one-layer network, as the model room names them."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = {
-        "embedding.weight": (40, 16),
-        "blocks.0.attention.query.weight": (16, 16),
-        "blocks.0.attention.key.weight": (8, 16),
-        "blocks.0.attention.value.weight": (8, 16),
-        "blocks.0.attention.output.weight": (16, 16),
-        "blocks.0.attention.query_gain": (2,),
-        "blocks.0.mlp.up.weight": (32, 16),
-        "blocks.0.mlp.down.weight": (16, 32),
-        "blocks.0.attention_scale": (16,),
-        "blocks.0.mlp_scale": (16,),
-        "blocks.0.residual_mix": (2, 16),
-        "skips.weight": (1, 16),
-    }
-    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
-def small_hessians(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(99)
-    hessians = {}
-    for name, weight in state.items():
-        if name.endswith(".weight") and name != "skips.weight":
-            inputs = torch.randn(200, weight.shape[1], generator=generator).cumsum(dim=1)
-            hessians[name] = inputs.T @ inputs
-    return hessians
+    schemes = {name: replace(getattr(plain, name), importance=importance) for name in ("attention", "mlp", "embedding")}
+    return QuantConfig(**schemes)
 
 
 def test_every_tensor_has_one_scheme_by_role_not_by_size():
-    plan = make_plan(small_state(), QuantConfig())
+    config = QuantConfig(attention=SchemeConfig(clip_sigmas=13.0), mlp=SchemeConfig(clip_sigmas=11.5))
+    plan = make_plan(small_state(), config)
     assert list(plan.roles) == list(small_state())
     roles = list(plan.roles.values())
     assert [roles.count(role) for role in ("matrices", "embedding", "controls")] == [6, 1, 5]
-    assert plan.schemes["blocks.0.attention.key.weight"] == QuantConfig().matrices
-    assert plan.schemes["embedding.weight"] == QuantConfig().embedding
+    for part, scheme in (("attention", config.attention), ("mlp", config.mlp)):
+        found = [name for name, chosen in plan.schemes.items() if chosen == scheme]
+        assert found == [name for name in small_state() if f".{part}." in name and name.endswith(".weight")]
+    assert plan.schemes["embedding.weight"] == config.embedding
     assert plan.schemes["skips.weight"] is None
     with pytest.raises(RecipeError, match="smear_gate has 0 rules"):
         make_plan([*small_state(), "smear_gate"], QuantConfig())
@@ -191,19 +166,6 @@ def test_a_whole_model_matches_the_reference(pr, importance):
     assert all(torch.equal(quantized.controls[fairway_name(key)], weights[key]) for key in controls)
 
 
-def input_hessians(state: dict[str, torch.Tensor], inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Hessians of stored inputs, in sixteenths."""
-    sources = {"query": "attn_in", "key": "attn_in", "value": "attn_in", "output": "proj_in", "up": "fc_in", "down": "down_in"}
-    hessians = {}
-    for name in state:
-        part = name.split(".")[-2]
-        key = "head_in" if name == "embedding.weight" else f"blocks.{name.split('.')[1]}.{sources.get(part)}"
-        if key in inputs:
-            x = torch.from_numpy(inputs[key]).float() / 16
-            hessians[name] = x.flatten(0, 1).T @ x.flatten(0, 1) / len(x)
-    return hessians
-
-
 def test_the_number_of_threads_changes_nothing_and_is_restored():
     state = small_state()
     plan, hessians, threads = make_plan(state, QuantConfig()), small_hessians(state), torch.get_num_threads()
@@ -226,11 +188,11 @@ def test_the_number_of_threads_changes_nothing_and_is_restored():
 def test_the_scheme_of_a_tensor_says_how_its_rows_are_scaled():
     state = small_state()
     hessians = small_hessians(state)
-    config = QuantConfig(matrices=SchemeConfig(importance=0.3))
+    config = QuantConfig(mlp=SchemeConfig(importance=0.3), attention=SchemeConfig(clip_sigmas=13.0))
     quantized = quantize_state(state, make_plan(state, config), hessians)
     plain = quantize_state(state, make_plan(state, QuantConfig()), hessians)
     for name, tensor in quantized.tensors.items():
-        scheme = config.embedding if name == "embedding.weight" else config.matrices
+        scheme = getattr(config, "embedding" if name == "embedding.weight" else name.split(".")[2])
         assert torch.equal(tensor.scales, sdclip(state[name], hessians[name].diagonal(), scheme))
         assert torch.equal(tensor.scales, plain.tensors[name].scales) == (scheme is config.embedding)
 
@@ -284,6 +246,6 @@ def test_the_report_counts_codes_at_the_ends_of_the_grid():
     state["blocks.0.mlp.down.weight"] = torch.full((16, 32), 0.01)
     state["blocks.0.mlp.down.weight"][:, :2] = torch.tensor([40.0, -40.0])
     scheme = SchemeConfig(method="round", clip_sigmas=1.0)
-    quantized = quantize_state(state, make_plan(state, QuantConfig(matrices=scheme, embedding=scheme)))
+    quantized = quantize_state(state, make_plan(state, QuantConfig(attention=scheme, mlp=scheme, embedding=scheme)))
     (report,) = [report for report in quantized.reports if report.name == "blocks.0.mlp.down.weight"]
     assert report.clipped == pytest.approx(2 / 32)

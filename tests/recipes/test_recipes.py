@@ -21,7 +21,7 @@ LOGGED = {
         "model.recurrence.begins_at": 0.5, "model.residual.topology": "sequential", "optim.matrices.layout": "per_matrix",
         "optim.matrices.learning_rate": 0.02, "optim.matrices.momentum": 0.99, "optim.matrices.weight_decay": 0.085,
         "optim.embedding.weight_decay": 0.085, "optim.warmdown": 0.667, "optim.ema_decay": 0.997,
-        "quant.matrices.importance": 0.0, "score.adaptation.epochs": 3, "score.adaptation.frozen_blocks": 0,
+        "quant.mlp.importance": 0.0, "score.adaptation.epochs": 3, "score.adaptation.frozen_blocks": 0,
         "score.adaptation.window_key": "first_input", "score.adaptation.sequences_per_step": 256, "data_variant": "sp8192",
     },
     "pr1533": {
@@ -29,7 +29,7 @@ LOGGED = {
         "model.recurrence.begins_at": 0.35, "model.residual.topology": "decoupled_lanes", "optim.matrices.layout": "banked",
         "optim.matrices.learning_rate": 0.022, "optim.matrices.momentum": 0.99, "optim.matrices.weight_decay": 0.095,
         "optim.embedding.weight_decay": 0.095, "optim.warmdown": 0.667, "optim.ema_decay": 0.997,
-        "quant.matrices.importance": 0.0, "score.adaptation.epochs": 3, "score.adaptation.frozen_blocks": 0,
+        "quant.mlp.importance": 0.0, "score.adaptation.epochs": 3, "score.adaptation.frozen_blocks": 0,
         "score.adaptation.window_key": "first_input", "score.adaptation.sequences_per_step": 256, "data_variant": "sp8192",
     },
     "pr1776": {
@@ -37,7 +37,7 @@ LOGGED = {
         "model.recurrence.begins_at": 0.35, "model.residual.topology": "single_stream", "optim.matrices.layout": "per_matrix",
         "optim.matrices.learning_rate": 0.022, "optim.matrices.momentum": 0.99, "optim.matrices.weight_decay": 0.095,
         "optim.embedding.weight_decay": 0.095, "optim.warmdown": 0.72, "optim.ema_decay": 0.9965,
-        "quant.matrices.importance": 0.0, "score.adaptation.epochs": 3, "score.adaptation.frozen_blocks": 9,
+        "quant.mlp.importance": 0.0, "score.adaptation.epochs": 3, "score.adaptation.frozen_blocks": 9,
         "score.adaptation.window_key": "last_input", "score.adaptation.sequences_per_step": 32,
         "data_variant": "sp8192-pr1776",
     },
@@ -46,7 +46,7 @@ LOGGED = {
         "model.recurrence.begins_at": 0.35, "model.residual.topology": "routed_lanes", "optim.matrices.layout": "banked",
         "optim.matrices.learning_rate": 0.03, "optim.matrices.momentum": 0.97, "optim.matrices.weight_decay": 0.095,
         "optim.embedding.weight_decay": 0.095, "optim.warmdown": 0.667, "optim.ema_decay": 0.997,
-        "quant.matrices.importance": 0.175, "score.adaptation.epochs": 5, "score.adaptation.frozen_blocks": 0,
+        "quant.mlp.importance": 0.175, "score.adaptation.epochs": 5, "score.adaptation.frozen_blocks": 0,
         "score.adaptation.window_key": "first_input", "score.adaptation.sequences_per_step": 256, "data_variant": "sp8192",
     },
 }  # fmt: skip
@@ -55,8 +55,8 @@ SHARED = {
     "optim.embedding.learning_rate": 0.03, "optim.scalars.learning_rate": 0.02, "optim.scalars.weight_decay": 0.02,
     "optim.matrices.momentum_start": 0.92, "optim.matrices.momentum_ramp_steps": 1500, "optim.gradient_clip": 0.3,
     "optim.matrices.row_normalize": True, "train.batch_tokens": 786432, "train.context": 2048, "train.reserve_seconds": 12.0,
-    "quant.matrices.bits": 6, "quant.matrices.clip_sigmas": 12.85, "quant.embedding.bits": 8,
-    "quant.embedding.clip_sigmas": 20.0, "score.stride": 64, "score.adaptation.chunk_tokens": 32768,
+    "quant.attention.bits": 6, "quant.attention.clip_sigmas": 12.85, "quant.mlp.bits": 6, "quant.mlp.clip_sigmas": 12.85,
+    "quant.embedding.bits": 8, "quant.embedding.clip_sigmas": 20.0, "score.stride": 64, "score.adaptation.chunk_tokens": 32768,
     "score.adaptation.learning_rate": 0.005, "score.adaptation.momentum": 0.9, "score.adaptation.gradient_clip": 1.0,
     "score.adaptation.optimizer": "sgd", "score.mode": "strict", "score.keep_tail": False,
 }  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_proxy_keeps_every_technique_on(name: str) -> None:
     assert small.model.recurrence.extra_passes == full.model.recurrence.extra_passes
     assert small.model.residual.topology == full.model.residual.topology
     assert bool(small.model.exclusive_attention_layers) == bool(full.model.exclusive_attention_layers)
-    assert (small.quant.matrices, small.quant.embedding) == (full.quant.matrices, full.quant.embedding)
+    assert replace(small.quant, calibration_batches=full.quant.calibration_batches) == full.quant
     assert (small.score.passes, small.score.tilt) == (full.score.passes, full.score.tilt)
     assert small.optim.matrices.row_normalize == full.optim.matrices.row_normalize
     assert small.optim.matrices.layout == full.optim.matrices.layout

@@ -22,7 +22,7 @@ def technique(name: str, **changes: object) -> Technique:
 STEPS = (
     ("tiny", None),
     ("tiny+gain", technique("gain", model__query_gain=2.0)),
-    ("tiny+clip", technique("clip", quant__matrices__clip_sigmas=16.0)),
+    ("tiny+clip", technique("clip", quant__attention__clip_sigmas=16.0)),
     ("tiny+decay", technique("decay", optim__matrices__weight_decay=0.2)),
 )
 """Each on top of the one before; the clip needs no training of its own."""
@@ -74,7 +74,7 @@ def make_member(root: Path, group: Group, seed: int, shift: float, documents: in
 def _changes(wanted: Recipe) -> dict[str, object]:
     return {
         "model.query_gain": wanted.model.query_gain,
-        "quant.matrices.clip_sigmas": wanted.quant.matrices.clip_sigmas,
+        "quant.mlp.clip_sigmas": wanted.quant.mlp.clip_sigmas,
         "optim.matrices.weight_decay": wanted.optim.matrices.weight_decay,
     }
 

@@ -151,7 +151,7 @@ def make_tensors(random: np.random.Generator, chosen) -> list[dict]:
         for index, (name, shape) in enumerate(matrices.items()):
             entropy = 3.3 + 0.09 * index + float(random.normal(0, 0.06))
             error = 0.012 * (1 + 0.25 * index) * float(random.lognormal(0, 0.12))
-            records.append(tensor(f"blocks.{layer}.{name}.weight", "matrix", shape, chosen.quant.matrices.bits, entropy, error))
+            records.append(tensor(f"blocks.{layer}.{name}.weight", "matrix", shape, chosen.quant.mlp.bits, entropy, error))
         for name in ("attention_scale", "mlp_scale"):
             records.append(tensor(f"blocks.{layer}.{name}", "control", (model.width,), 16, None, 1e-5))
     records.append(tensor("skips.weight", "control", (model.layers // 2, model.width), 16, None, 1e-5))

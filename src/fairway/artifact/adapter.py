@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
-from fairway.artifact.records import CodedTensor, RawTensor, TensorRecord
+from fairway.artifact.records import CodedTensor, Protected, RawTensor, Repair, TensorRecord
 from fairway.base.errors import ArtifactError
-from fairway.quant.types import QuantizedState, QuantizedTensor
+from fairway.quant.types import LowRank, ProtectedColumns, QuantizedState, QuantizedTensor, ScaledCodes
 
 
 def records_from_state(state: QuantizedState) -> dict[str, TensorRecord]:
@@ -17,7 +18,7 @@ def records_from_state(state: QuantizedState) -> dict[str, TensorRecord]:
     """
     records: dict[str, TensorRecord] = {}
     for name, tensor in state.tensors.items():
-        records[name] = CodedTensor(tensor.codes.cpu().numpy(), tensor.scales.cpu().numpy(), tensor.bits)
+        records[name] = _record(tensor)
     for name, control in state.controls.items():
         if name in records:
             raise ArtifactError(f"tensor {name} is both quantized and a control; give it one scheme in quant.plan")
@@ -34,10 +35,36 @@ def state_from_records(records: Mapping[str, TensorRecord]) -> QuantizedState:
     tensors, controls = {}, {}
     for name, record in records.items():
         if isinstance(record, CodedTensor):
-            codes, scales = torch.from_numpy(record.codes.copy()), torch.from_numpy(record.scales.copy())
-            tensors[name] = QuantizedTensor(codes, scales, record.bits)
+            tensors[name] = _tensor(record)
         elif record.values.dtype == "float16":
-            controls[name] = torch.from_numpy(record.values.copy())
+            controls[name] = _own(record.values)
         else:
             raise ArtifactError(f"tensor {name} is {record.values.dtype}, not the float16 of a control; pack the run again")
     return QuantizedState(tensors=tensors, controls=controls)
+
+
+def _record(tensor: QuantizedTensor) -> CodedTensor:
+    protected, repair = None, None
+    if tensor.protected is not None:
+        finer = tensor.protected
+        protected = Protected(finer.starts, finer.size, finer.bits, finer.scales.cpu().numpy())
+    if tensor.repair is not None:
+        factors = (tensor.repair.left, tensor.repair.right)
+        repair = Repair(*(array.cpu().numpy() for factor in factors for array in (factor.codes, factor.scales)))
+    return CodedTensor(tensor.codes.cpu().numpy(), tensor.scales.cpu().numpy(), tensor.bits, protected, repair)
+
+
+def _tensor(record: CodedTensor) -> QuantizedTensor:
+    protected, repair = None, None
+    if record.protected is not None:
+        finer = record.protected
+        protected = ProtectedColumns(finer.starts, finer.size, finer.bits, _own(finer.scales))
+    if record.repair is not None:
+        left = ScaledCodes(_own(record.repair.left_codes), _own(record.repair.left_scales))
+        repair = LowRank(left, ScaledCodes(_own(record.repair.right_codes), _own(record.repair.right_scales)))
+    return QuantizedTensor(_own(record.codes), _own(record.scales), record.bits, protected, repair)
+
+
+def _own(array: np.ndarray) -> torch.Tensor:
+    """A tensor in memory of its own."""
+    return torch.from_numpy(array.copy())

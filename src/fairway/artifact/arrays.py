@@ -1,4 +1,6 @@
-"""Row scales and plain arrays, bit for bit: raw, brotli, brotli of byte planes or split float16, whichever is smallest.
+"""All arrays but the codes of matrices, bit for bit, each in the smallest of several codings.
+
+They are raw, brotli, brotli of byte planes, split float16, and for small integers one frequency table.
 
 A float16 becomes the order-preserving integer ``bits ^ 0x8000`` (sign clear) or ``bits ^ 0xFFFF`` (sign set). Its high
 bits say how large the number is, and follow a smooth histogram that a frequency table captures; its low bits are close
@@ -9,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float16, Int64, UInt16
+from jaxtyping import Float16, Int8, Int16, Int64, UInt16
 
 from fairway.artifact.ans import AnsDecoder, encode_sections
 from fairway.artifact.frequencies import uniform_table
-from fairway.artifact.streams import Coder, Part, Stream
+from fairway.artifact.streams import INTEGER_PLANES, Coder, Part, Stream
 from fairway.artifact.tables import StoredTable, fit_table, stored_bits
 from fairway.artifact.wire import Cursor, brotli_pack, brotli_unpack, damaged, varint
 
@@ -86,7 +88,8 @@ def pack_arrays(arrays: Sequence[ArrayPart], pool: list[StoredTable]) -> list[St
 
 
 def _code(group: list[ArrayPart]) -> Coded:
-    return group, best_candidate(np.concatenate([array.values for array in group]))
+    values = np.concatenate([array.values for array in group])
+    return group, best_candidate(values, integers=group[0].part.plane in INTEGER_PLANES)
 
 
 def _size(partition: list[Coded]) -> float:
@@ -98,17 +101,25 @@ def _to_stream(coded: Coded, pool: list[StoredTable]) -> Stream:
     parameters = b""
     if best.table is not None:
         pool.append(best.table)
-        parameters = varint(best.low_bits) + varint(len(pool) - 1)
+        low_bits = varint(best.low_bits) if best.coder is Coder.SPLIT_FLOAT16 else b""
+        parameters = low_bits + varint(len(pool) - 1)
     return Stream(best.coder, parameters, tuple(array.part for array in group), best.payload)
 
 
-def best_candidate(values: np.ndarray) -> Candidate:
-    """The smallest coding of a one-dimensional array."""
+def best_candidate(values: np.ndarray, *, integers: bool = False) -> Candidate:
+    """The smallest coding of a one-dimensional array.
+
+    Args:
+        values: The elements.
+        integers: Whether they are small integers, int8 or int16, for which a table may pay.
+    """
     raw = values.tobytes()
     candidates = [Candidate(Coder.RAW, 0, None, raw, float(len(raw)))]
     if raw:
         if values.dtype == np.float16:
             candidates.append(split_candidate(values))
+        if integers:
+            candidates.append(integer_candidate(values))
         smallest = min(candidate.size for candidate in candidates)
         candidates.append(_brotli_candidate(Coder.BROTLI, raw, smallest))
         if values.itemsize > 1:
@@ -139,6 +150,14 @@ def split_candidate(values: Float16[np.ndarray, "_"]) -> Candidate:
     return Candidate(Coder.SPLIT_FLOAT16, best_low, best_table, payload, len(payload) + stored_bits(best_table) / 8)
 
 
+def integer_candidate(values: Int8[np.ndarray, "_"] | Int16[np.ndarray, "_"]) -> Candidate:
+    """Coding of small integers under one table."""
+    low = int(values.min())
+    stored = fit_table(np.bincount(values.astype(np.int64) - low), low)
+    payload = encode_sections([(values, stored.table)])
+    return Candidate(Coder.STATIC_INTEGERS, 0, stored, payload, len(payload) + stored_bits(stored) / 8)
+
+
 def _split_bits(keys: Int64[np.ndarray, "_"], low_bits: int) -> tuple[float, int, StoredTable]:
     """Size in bits with the table, the number of low bits, and the table of the high bits."""
     counts = np.bincount(keys >> low_bits)
@@ -156,6 +175,8 @@ def unpack_array(
     """
     if coder is Coder.SPLIT_FLOAT16:
         return _unpack_split(parameters, payload, dtype, count, pool, what)
+    if coder is Coder.STATIC_INTEGERS:
+        return _unpack_integers(parameters, payload, dtype, count, pool, what)
     if parameters:
         raise damaged(f"{what} carries {len(parameters)} bytes of parameters where its coder has none")
     size = count * dtype.itemsize
@@ -185,6 +206,24 @@ def _unpack_split(
     decoder.finish()
     keys <<= np.uint16(low_bits)
     return unordered(keys | low)
+
+
+def _unpack_integers(
+    parameters: bytes, payload: bytes, dtype: np.dtype, count: int, pool: Sequence[StoredTable], what: str
+) -> np.ndarray:
+    cursor = Cursor(parameters, f"parameters of {what}")
+    index = cursor.varint()
+    cursor.finish()
+    if dtype not in (np.dtype("<i1"), np.dtype("<i2")) or index >= len(pool):
+        raise damaged(f"{what} of {dtype} is coded as integers under table {index} of {len(pool)}")
+    stored, limits = pool[index], np.iinfo(dtype)
+    if stored.low < limits.min or stored.high > limits.max:
+        raise damaged(f"{what} uses a table for [{stored.low}, {stored.high}] where {dtype} is allowed")
+    decoder = AnsDecoder(payload, what)
+    values = np.empty(count, dtype)
+    decoder.take_into(values, stored.table)
+    decoder.finish()
+    return values
 
 
 def to_planes(data: bytes, width: int) -> bytes:

@@ -7,9 +7,9 @@ from pathlib import Path
 from fairway.artifact.container import read_layout
 from fairway.artifact.records import element_count, largest_code
 from fairway.base.errors import ArtifactError, BudgetError
-from fairway.config import QuantConfig
+from fairway.config import QuantConfig, SchemeConfig
+from fairway.model.roles import StorageClass, storage_class
 
-EMBEDDING_PREFIX = "embedding."
 LARGEST_STEP = 0.5
 """Largest step in units of the row's standard deviation for which the entropy formula is accurate to 1e-4 bit."""
 
@@ -19,7 +19,7 @@ class CodeClass:
     """Quantized tensors with one clip setting.
 
     Attributes:
-        setting: Name of the setting in the recipe, such as ``quant.matrices.clip_sigmas``.
+        setting: Name of the setting in the recipe, such as ``quant.mlp.clip_sigmas``.
         elements: Codes under it.
         bits: Width of the codes.
         clip_sigmas: Value of the setting, or None where the recipe is not at hand.
@@ -125,15 +125,18 @@ def measure(artifact_path: Path, code: bytes | Path, cap: int, quant: QuantConfi
         ArtifactError: the artifact or the code file is missing or damaged.
     """
     layout = read_layout(artifact_path)
-    counts: dict[tuple[str, int], int] = {}
+    counts: dict[tuple[StorageClass, int], int] = {}
     for entry in layout.entries:
         if entry.bits:
-            role = "embedding" if entry.name.startswith(EMBEDDING_PREFIX) else "matrices"
-            counts[role, entry.bits] = counts.get((role, entry.bits), 0) + element_count(entry.shape)
+            key = storage_class(entry.name), entry.bits
+            counts[key] = counts.get(key, 0) + element_count(entry.shape)
     classes = []
-    for (role, bits), elements in counts.items():
-        sigmas = getattr(quant, role).clip_sigmas if quant else None
-        classes.append(CodeClass(f"quant.{role}.clip_sigmas", elements, bits, sigmas))
+    for (storage, bits), elements in counts.items():
+        # Gates are scaled by their largest magnitude: they have no clip to raise.
+        scheme = getattr(quant or QuantConfig(), storage, None)
+        if isinstance(scheme, SchemeConfig):
+            sigmas = scheme.clip_sigmas if quant else None
+            classes.append(CodeClass(f"quant.{storage}.clip_sigmas", elements, bits, sigmas))
     return ByteBudget(layout.report.total_bytes, _code_bytes(code), cap, tuple(classes))
 
 

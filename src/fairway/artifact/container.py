@@ -27,11 +27,12 @@ from fairway.artifact.layout import (
     check_prefix,
     content_digest,
     parse,
+    record_of,
     seal,
 )
-from fairway.artifact.manifest import DEFAULT_MAX_ELEMENTS, Entry, check_name, check_size, pack_manifest
-from fairway.artifact.records import Artifact, CodedTensor, RawTensor, TensorRecord, check_scales, element_count
-from fairway.artifact.streams import Coder, Part, Plane, Stream, tensor_class
+from fairway.artifact.manifest import CODE, DEFAULT_MAX_ELEMENTS, Entry, Extras, check_name, check_size, pack_manifest
+from fairway.artifact.records import Artifact, CodedTensor, TensorRecord, check_scales, element_count
+from fairway.artifact.streams import GRID_PLANES, Coder, Part, Plane, Stream, tensor_class
 from fairway.artifact.tables import StoredTable, pack_tables, unpack_tables
 from fairway.artifact.wire import brotli_pack, damaged
 from fairway.base.errors import ArtifactError
@@ -147,18 +148,28 @@ def content_records(layout: Layout, where: str = "the artifact") -> list[TensorR
 def _entry(name: str, record: TensorRecord) -> Entry:
     check_name(name)
     if isinstance(record, CodedTensor):
-        return Entry(name, record.shape, record.bits, np.dtype("<i1"))
+        return Entry(name, record.shape, record.bits, CODE, _extras(record))
     return Entry(name, record.shape, 0, record.values.dtype.newbyteorder("<"))
 
 
+def _extras(record: CodedTensor) -> Extras | None:
+    groups, factors = {}, {}
+    if record.protected is not None:
+        groups = {"starts": record.protected.starts, "size": record.protected.size, "bits": record.protected.bits}
+    if record.repair is not None:
+        runs = {"left_runs": record.repair.left_scales.size, "right_runs": record.repair.right_scales.size}
+        factors = {"rank": record.repair.left_codes.shape[1], **runs}
+    return Extras(**groups, **factors) if groups or factors else None
+
+
 def _pack_streams(tensors: list[tuple[str, TensorRecord]]) -> list[Stream]:
-    codes, arrays = [], {Plane.SCALES: [], Plane.VALUES: []}
+    codes, arrays = [], {plane: [] for plane in Plane if plane not in GRID_PLANES}
     for index, (name, record) in enumerate(tensors):
-        kind = tensor_class(name)
-        if isinstance(record, CodedTensor):
-            codes.append(CodeTensor(index, record.codes, record.bits, kind))
+        kind, entry = tensor_class(name), _entry(name, record)
         for plane, values in arrays_of(record).items():
-            if plane is not Plane.CODES:
+            if plane in GRID_PLANES:
+                codes.append(CodeTensor(index, values, entry.grid_bits(plane), kind, plane))
+            else:
                 arrays[plane].append(ArrayPart(Part(index, plane), kind, np.ascontiguousarray(values).reshape(-1)))
     pool: list[StoredTable] = []
     streams = pack_codes(codes, pool)
@@ -179,13 +190,10 @@ def _unpack_streams(layout: Layout) -> list[TensorRecord]:
             pool = unpack_tables(stream.payload)
         else:
             arrays.update(_unpack_stream(stream, layout.entries, pool))
-    records: list[TensorRecord] = []
-    for index, entry in enumerate(layout.entries):
-        if entry.bits:
-            records.append(CodedTensor(arrays[Part(index, Plane.CODES)], arrays[Part(index, Plane.SCALES)], entry.bits))
-        else:
-            records.append(RawTensor(arrays[Part(index, Plane.VALUES)]))
-    return records
+    return [
+        record_of(entry, {plane: arrays[Part(index, plane)] for plane in entry.planes()})
+        for index, entry in enumerate(layout.entries)
+    ]
 
 
 def _unpack_stream(stream: Stream, entries: Sequence[Entry], pool: Sequence[StoredTable]) -> dict[Part, np.ndarray]:
@@ -195,10 +203,11 @@ def _unpack_stream(stream: Stream, entries: Sequence[Entry], pool: Sequence[Stor
         raise damaged(f"a stream mixes arrays of different types, or has none: {', '.join(names) or 'no tensor'}")
     plane = stream.parts[0].plane
     if stream.coder is Coder.STATIC_CODES:
-        if len(shapes) != 1 or plane is not Plane.CODES:
+        if len(shapes) != 1 or plane not in GRID_PLANES:
             raise damaged(f"a stream of codes carries {len(shapes)} arrays, the first of them {plane.name.lower()}")
-        entry = entries[stream.parts[0].tensor]
-        return {stream.parts[0]: unpack_codes(stream.parameters, stream.payload, entry.shape, entry.bits, pool, entry.name)}
+        entry, (shape, _) = entries[stream.parts[0].tensor], shapes[0]
+        bits = entry.grid_bits(plane)
+        return {stream.parts[0]: unpack_codes(stream.parameters, stream.payload, shape, bits, pool, entry.name)}
     counts = [element_count(shape) for shape, _ in shapes]
     what = f"{plane.name.lower()} of {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
     values = unpack_array(stream.coder, stream.parameters, stream.payload, shapes[0][1], sum(counts), pool, what)

@@ -34,19 +34,26 @@ class CodeTensor:
         codes: int8 [rows, columns].
         bits: Width of the codes.
         kind: Tensors of one kind share a histogram from the start when there are very many tensors.
+        plane: Ordinary or protected columns; those of one tensor are packed on their own.
     """
 
     index: int
     codes: Int8[np.ndarray, "rows columns"]
     bits: int
     kind: str
+    plane: Plane = Plane.CODES
+
+    @property
+    def part(self) -> Part:
+        """Where the codes belong."""
+        return Part(self.index, self.plane)
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
     """Codes that certainly share a table: a tensor, or one group of its rows. ``counts[i]`` counts the code ``i - c``."""
 
-    tensor: int
+    part: Part
     bits: int
     kind: str
     counts: Int64[np.ndarray, "symbols"]
@@ -141,17 +148,17 @@ def merge_units(counts: Int64[np.ndarray, "units symbols"]) -> Int64[np.ndarray,
 def pack_codes(tensors: Sequence[CodeTensor], pool: list[StoredTable]) -> list[Stream]:
     """One stream per tensor; the tables that they use are appended to ``pool``."""
     units: list[Unit] = []
-    groups: dict[int, UInt8[np.ndarray, "rows"] | None] = {}
+    groups: dict[Part, UInt8[np.ndarray, "rows"] | None] = {}
     for tensor in tensors:
         histograms = code_histograms(tensor.codes, tensor.bits)
-        assignment = groups[tensor.index] = split_rows(histograms) if tensor.codes.size else None
+        assignment = groups[tensor.part] = split_rows(histograms) if tensor.codes.size else None
         masks = [slice(None)] if assignment is None else [assignment == group for group in range(int(assignment.max()) + 1)]
-        units += [Unit(tensor.index, tensor.bits, tensor.kind, histograms[mask].sum(axis=0)) for mask in masks]
+        units += [Unit(tensor.part, tensor.bits, tensor.kind, histograms[mask].sum(axis=0)) for mask in masks]
     table_of = _share_tables(units, pool)
     streams = []
     for tensor in tensors:
-        ids = [table_of[position] for position, unit in enumerate(units) if unit.tensor == tensor.index]
-        streams.append(_pack_tensor(tensor, groups[tensor.index], ids, pool))
+        ids = [table_of[position] for position, unit in enumerate(units) if unit.part == tensor.part]
+        streams.append(_pack_tensor(tensor, groups[tensor.part], ids, pool))
     return streams
 
 
@@ -178,7 +185,7 @@ def _share_tables(units: Sequence[Unit], pool: list[StoredTable]) -> list[int]:
 def _pack_tensor(
     tensor: CodeTensor, assignment: UInt8[np.ndarray, "rows"] | None, ids: list[int], pool: list[StoredTable]
 ) -> Stream:
-    parts = (Part(tensor.index, Plane.CODES),)
+    parts = (tensor.part,)
     if tensor.codes.size == 0:
         return Stream(Coder.STATIC_CODES, varint(0), parts, b"")
     if assignment is None:

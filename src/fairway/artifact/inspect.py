@@ -8,8 +8,10 @@ import numpy as np
 
 from fairway.artifact.container import Layout, content_records, parse, read_bytes
 from fairway.artifact.frequencies import entropy_bits
+from fairway.artifact.layout import arrays_of
+from fairway.artifact.manifest import Entry
 from fairway.artifact.records import CodedTensor, element_count
-from fairway.artifact.streams import Plane, Stream, tensor_class
+from fairway.artifact.streams import GRID_PLANES, REPAIR_PLANES, Plane, Stream, tensor_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +21,16 @@ class TensorLine:
     Attributes:
         name: Its name.
         group: Its name with numbers replaced by ``*``.
-        scheme: ``int6`` and so on for codes, the element type for plain arrays.
+        scheme: ``int6`` and so on for codes, the element type for plain arrays; ``+64xint8`` for 64 protected columns and
+            ``+rank4`` for a repair behind it.
         shape: Dimensions.
         elements: Product of the dimensions.
         bits: Width of the codes, or of one plain element.
-        entropy: Order-0 entropy of the codes in bits per weight; None for plain arrays.
-        coded: Bits per weight in the file, row scales included.
+        entropy: Order-0 entropy of the codes in bits per weight, protected columns apart; None for plain arrays.
+        coded: Bits per weight in the file, row scales and repair included.
         code_bytes: Bytes of its codes, or of its plain elements.
         scale_bytes: Bytes of its row scales.
+        repair_bytes: Bytes of the factors of its repair and their scales.
         coders: How its arrays are coded.
 
     A tensor that shares a stream is charged its share of the elements, so bytes may be fractions.
@@ -42,7 +46,13 @@ class TensorLine:
     coded: float
     code_bytes: float
     scale_bytes: float
+    repair_bytes: float
     coders: tuple[str, ...]
+
+    @property
+    def bytes(self) -> float:
+        """All bytes of the tensor."""
+        return self.code_bytes + self.scale_bytes + self.repair_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,27 +103,42 @@ def inspect(path: Path) -> Inspection:
         entropy = None
         elements = element_count(entry.shape)
         if isinstance(record, CodedTensor):
-            bits = float(entropy_bits(np.bincount(record.codes.view(np.uint8).ravel(), minlength=1)))
+            grids = [values for plane, values in arrays_of(record).items() if plane in GRID_PLANES]
+            bits = sum(float(entropy_bits(np.bincount(codes.astype(np.uint8).ravel(), minlength=1))) for codes in grids)
             entropy_bytes += bits / 8
             entropy = bits / max(1, elements)
-        values = shares.get((index, Plane.CODES), shares.get((index, Plane.VALUES), (0.0, "")))
-        scales = shares.get((index, Plane.SCALES), (0.0, ""))
+        codes, scales, repair = (
+            sum((shares[index, plane][0] for plane in planes if (index, plane) in shares), 0.0)
+            for planes in ((*GRID_PLANES, Plane.VALUES), (Plane.SCALES, Plane.PROTECTED_STEPS), REPAIR_PLANES)
+        )
         lines.append(
             TensorLine(
                 name=entry.name,
                 group=tensor_class(entry.name),
-                scheme=f"int{entry.bits}" if entry.bits else entry.dtype.name,
+                scheme=_scheme(entry),
                 shape=entry.shape,
                 elements=elements,
                 bits=entry.bits or 8 * entry.dtype.itemsize,
                 entropy=entropy,
-                coded=8 * (values[0] + scales[0]) / max(1, elements),
-                code_bytes=values[0],
-                scale_bytes=scales[0],
-                coders=tuple(name for _, name in (values, scales) if name),
+                coded=8 * (codes + scales + repair) / max(1, elements),
+                code_bytes=codes,
+                scale_bytes=scales,
+                repair_bytes=repair,
+                coders=tuple(shares[index, plane][1] for plane in entry.planes()),
             )
         )
     return _summary(str(path), layout, tuple(lines), entropy_bytes)
+
+
+def _scheme(entry: Entry) -> str:
+    if not entry.bits:
+        return entry.dtype.name
+    scheme = f"int{entry.bits}"
+    if entry.extras is not None and entry.extras.starts:
+        scheme += f"+{len(entry.extras.starts) * entry.extras.size}xint{entry.extras.bits}"
+    if entry.extras is not None and entry.extras.rank:
+        scheme += f"+rank{entry.extras.rank}"
+    return scheme
 
 
 def _summary(path: str, layout: Layout, lines: tuple[TensorLine, ...], entropy_bytes: float) -> Inspection:
@@ -133,6 +158,7 @@ def _summary(path: str, layout: Layout, lines: tuple[TensorLine, ...], entropy_b
             "codes": report.code_bytes,
             "scales": report.scale_bytes,
             "controls": report.control_bytes,
+            "repairs": report.repair_bytes,
         },
         total_bytes=report.total_bytes,
         weights=weights,

@@ -24,9 +24,19 @@ from typing import Any
 
 import numpy as np
 
-from fairway.artifact.manifest import DEFAULT_MAX_ELEMENTS, Entry, check_size, unpack_manifest
-from fairway.artifact.records import CodedTensor, TensorRecord, element_count
-from fairway.artifact.streams import Plane, Stream
+from fairway.artifact.manifest import DEFAULT_MAX_ELEMENTS, Entry, Extras, check_size, unpack_manifest
+from fairway.artifact.records import (
+    CodedTensor,
+    Protected,
+    RawTensor,
+    Repair,
+    TensorRecord,
+    element_count,
+    protected_mask,
+    protected_steps,
+    scales_from_steps,
+)
+from fairway.artifact.streams import REPAIR_PLANES, Plane, Stream
 from fairway.artifact.wire import brotli_unpack, damaged
 from fairway.base.errors import ArtifactError
 
@@ -52,6 +62,7 @@ class ArtifactReport:
         code_bytes: Integer codes.
         scale_bytes: Row scales.
         control_bytes: Plain arrays.
+        repair_bytes: Factors of low-rank repairs with their scales.
         elements: Codes, scales and plain elements together.
     """
 
@@ -63,6 +74,7 @@ class ArtifactReport:
     code_bytes: int
     scale_bytes: int
     control_bytes: int
+    repair_bytes: int
     elements: int
 
 
@@ -145,7 +157,8 @@ def content_digest(document: bytes, entries: Sequence[Entry], records: Sequence[
 
     feed(document)
     for entry, record in zip(entries, records, strict=True):
-        feed(f"{entry.name}\n{entry.bits}\n{entry.dtype.str}\n{','.join(map(str, entry.shape))}".encode())
+        text = f"{entry.name}\n{entry.bits}\n{entry.dtype.str}\n{','.join(map(str, entry.shape))}"
+        feed((text if entry.extras is None else f"{text}\n{entry.extras.describe()}").encode())
         for values in arrays_of(record).values():
             feed(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return state.digest()
@@ -153,9 +166,46 @@ def content_digest(document: bytes, entries: Sequence[Entry], records: Sequence[
 
 def arrays_of(record: TensorRecord) -> dict[Plane, np.ndarray]:
     """The arrays that make up a record, little-endian, in the order of the planes."""
-    if isinstance(record, CodedTensor):
-        return {Plane.CODES: record.codes, Plane.SCALES: record.scales.astype("<f2", copy=False)}
-    return {Plane.VALUES: record.values.astype(record.values.dtype.newbyteorder("<"), copy=False)}
+    if not isinstance(record, CodedTensor):
+        return {Plane.VALUES: record.values.astype(record.values.dtype.newbyteorder("<"), copy=False)}
+    planes = {Plane.CODES: record.codes, Plane.SCALES: record.scales.astype("<f2", copy=False)}
+    if record.protected is not None:
+        mask = record.protected.mask(record.codes.shape[1])
+        planes[Plane.CODES] = record.codes[:, ~mask]
+        planes[Plane.PROTECTED_CODES] = record.codes[:, mask]
+        planes[Plane.PROTECTED_STEPS] = protected_steps(record.scales, record.bits, record.protected).astype("<i2", copy=False)
+    if record.repair is not None:
+        planes |= {
+            Plane.LEFT_CODES: record.repair.left_codes,
+            Plane.LEFT_SCALES: record.repair.left_scales.astype("<f2", copy=False),
+            Plane.RIGHT_CODES: record.repair.right_codes,
+            Plane.RIGHT_SCALES: record.repair.right_scales.astype("<f2", copy=False),
+        }
+    return planes
+
+
+def record_of(entry: Entry, planes: Mapping[Plane, np.ndarray]) -> TensorRecord:
+    """Inverse of ``arrays_of``: a record from the arrays that ``entry`` names.
+
+    Raises:
+        ArtifactError: a code or scale that no record may have.
+    """
+    if not entry.bits:
+        return RawTensor(planes[Plane.VALUES])
+    codes, scales, protected, repair = planes[Plane.CODES], planes[Plane.SCALES], None, None
+    extras = entry.extras or Extras()
+    if extras.starts:
+        mask = protected_mask(extras.starts, extras.size, entry.shape[1])
+        whole = np.empty(entry.shape, np.int8)
+        whole[:, ~mask], whole[:, mask] = codes, planes[Plane.PROTECTED_CODES]
+        steps = planes[Plane.PROTECTED_STEPS]
+        finer = scales_from_steps(scales, entry.bits, extras.bits, steps)
+        codes, protected = whole, Protected(extras.starts, extras.size, extras.bits, finer)
+    if extras.rank:
+        repair = Repair(
+            *(planes[plane] for plane in (Plane.LEFT_CODES, Plane.LEFT_SCALES, Plane.RIGHT_CODES, Plane.RIGHT_SCALES))
+        )
+    return CodedTensor(codes, scales, entry.bits, protected, repair)
 
 
 def check_prefix(start: bytes, size: int, where: str) -> None:
@@ -219,8 +269,9 @@ def _report(content: bytes, entries: Sequence[Entry], streams: Sequence[Stream])
         document_bytes=document_bytes,
         manifest_bytes=manifest_bytes,
         table_bytes=planes[None],
-        code_bytes=planes[Plane.CODES],
-        scale_bytes=planes[Plane.SCALES],
+        code_bytes=planes[Plane.CODES] + planes[Plane.PROTECTED_CODES],
+        scale_bytes=planes[Plane.SCALES] + planes[Plane.PROTECTED_STEPS],
         control_bytes=planes[Plane.VALUES],
+        repair_bytes=sum(planes[plane] for plane in REPAIR_PLANES),
         elements=sum(element_count(shape) for entry in entries for shape, _ in entry.planes().values()),
     )

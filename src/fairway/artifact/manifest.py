@@ -1,6 +1,7 @@
 """The manifest: a fixed schema of integers and names that says what every byte after it means.
 
-    count, then per tensor: name length, name (UTF-8), kind (0 codes, 1 plain), bits or element type, rank, dimensions
+    count, then per tensor: name length, name (UTF-8), kind (0 codes, 1 plain, 2 codes with parts), bits or element type, rank,
+        dimensions; kind 2 also: bits of protected columns, with their groups; rank of the repair, with its numbers of scales
     count, then per stream: coder, parameter length, parameters, part count, per part: tensor and plane; payload length
 
 Payloads follow one another in the order of the streams, so the offset of a stream is the sum of the lengths before it:
@@ -21,7 +22,34 @@ MAX_NAME_BYTES = 255
 MAX_DIMENSION = 1 << 40
 DEFAULT_MAX_ELEMENTS = 1 << 28
 ELEMENTS_PER_BYTE = 1 << 17
-CODED, PLAIN = 0, 1
+CODED, PLAIN, CODED_WITH_PARTS = 0, 1, 2
+CODE, STEP, SCALE = np.dtype("<i1"), np.dtype("<i2"), np.dtype("<f2")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a coded tensor has besides codes and row scales.
+
+    Attributes:
+        starts: First columns of the protected groups; empty where there are none.
+        size: Columns of a group.
+        bits: Width of the protected codes; 0 where there are none.
+        rank: Rank of the repair; 0 without one.
+        left_runs: Scales of its left factor.
+        right_runs: Scales of its right factor.
+    """
+
+    starts: tuple[int, ...] = ()
+    size: int = 0
+    bits: int = 0
+    rank: int = 0
+    left_runs: int = 0
+    right_runs: int = 0
+
+    def describe(self) -> str:
+        """All fields as one line, for the digest of the content."""
+        starts = ",".join(map(str, self.starts))
+        return f"{self.bits};{self.size};{starts};{self.rank};{self.left_runs};{self.right_runs}"
 
 
 @dataclass(frozen=True)
@@ -33,18 +61,37 @@ class Entry:
         shape: Dimensions.
         bits: Width of the codes, or 0 for a plain array.
         dtype: Element type of a plain array, int8 for codes.
+        extras: Protected columns and repair of a coded tensor; None where it has neither.
     """
 
     name: str
     shape: tuple[int, ...]
     bits: int
     dtype: np.dtype
+    extras: Extras | None = None
 
     def planes(self) -> dict[Plane, tuple[tuple[int, ...], np.dtype]]:
         """The arrays that make up the tensor, with shape and element type."""
         if not self.bits:
             return {Plane.VALUES: (self.shape, self.dtype)}
-        return {Plane.CODES: (self.shape, np.dtype("<i1")), Plane.SCALES: (self.shape[:1], np.dtype("<f2"))}
+        rows, columns = self.shape
+        extras = self.extras or Extras()
+        finer = len(extras.starts) * extras.size
+        planes = {Plane.CODES: ((rows, columns - finer), CODE), Plane.SCALES: ((rows,), SCALE)}
+        if finer:
+            planes |= {Plane.PROTECTED_CODES: ((rows, finer), CODE), Plane.PROTECTED_STEPS: ((rows,), STEP)}
+        if extras.rank:
+            planes |= {
+                Plane.LEFT_CODES: ((rows, extras.rank), CODE),
+                Plane.LEFT_SCALES: ((extras.left_runs,), SCALE),
+                Plane.RIGHT_CODES: ((extras.rank, columns), CODE),
+                Plane.RIGHT_SCALES: ((extras.right_runs,), SCALE),
+            }
+        return planes
+
+    def grid_bits(self, plane: Plane) -> int:
+        """Width of the codes of ``plane``."""
+        return self.extras.bits if plane is Plane.PROTECTED_CODES and self.extras else self.bits
 
 
 def check_name(name: str) -> str:
@@ -88,13 +135,52 @@ def pack_manifest(entries: Sequence[Entry], streams: Sequence[Stream]) -> bytes:
     for entry in entries:
         name = entry.name.encode("utf-8")
         out += varint(len(name)) + name
-        out += bytes([CODED, entry.bits] if entry.bits else [PLAIN, RAW_DTYPES.index(entry.dtype)])
+        coded = CODED if entry.extras is None else CODED_WITH_PARTS
+        out += bytes([coded, entry.bits] if entry.bits else [PLAIN, RAW_DTYPES.index(entry.dtype)])
         out += varint(len(entry.shape)) + b"".join(varint(size) for size in entry.shape)
+        if entry.extras is not None:
+            out += _pack_extras(entry.extras)
     out += varint(len(streams))
     for stream in streams:
         out += bytes([stream.coder]) + varint(len(stream.parameters)) + stream.parameters + varint(len(stream.parts))
         out += b"".join(varint(part.tensor) + bytes([part.plane]) for part in stream.parts) + varint(len(stream.payload))
     return bytes(out)
+
+
+def _pack_extras(extras: Extras) -> bytes:
+    out = varint(extras.bits)
+    if extras.bits:
+        out += varint(extras.size) + varint(len(extras.starts))
+        ends = [0, *(start + extras.size for start in extras.starts)]
+        # Gaps between the groups, so that an overlap cannot be written down.
+        out += b"".join(varint(start - end) for start, end in zip(extras.starts, ends[:-1], strict=True))
+    out += varint(extras.rank)
+    return out + varint(extras.left_runs) + varint(extras.right_runs) if extras.rank else out
+
+
+def _unpack_extras(cursor: Cursor, data: bytes, name: str, shape: tuple[int, ...]) -> Extras:
+    rows, columns = shape
+    starts, size, left_runs, right_runs = [], 0, 0, 0
+    bits = cursor.varint()
+    if bits:
+        size, end = cursor.varint(), 0
+        for _ in _counted(cursor, data):
+            starts.append(end + cursor.varint())
+            end = starts[-1] + size
+        if not MIN_BITS <= bits <= MAX_BITS or not starts or size == 0 or end > columns:
+            raise damaged(
+                f"tensor {name} has {len(starts)} groups of {size} protected columns of {bits} bits in {columns} columns"
+            )
+    rank = cursor.varint()
+    if rank:
+        left_runs, right_runs = cursor.varint(), cursor.varint()
+        if rank > MAX_DIMENSION or not left_runs or not right_runs or rows * rank % left_runs or rank * columns % right_runs:
+            raise damaged(
+                f"tensor {name} of shape {shape} has a repair of rank {rank} with {left_runs} and {right_runs} scales"
+            )
+    if not (bits or rank) or not (rows and columns):
+        raise damaged(f"tensor {name} of shape {shape} announces parts that it lacks")
+    return Extras(tuple(starts), size, bits, rank, left_runs, right_runs)
 
 
 def unpack_manifest(data: bytes, payload: bytes) -> tuple[list[Entry], list[Stream]]:
@@ -109,7 +195,7 @@ def unpack_manifest(data: bytes, payload: bytes) -> tuple[list[Entry], list[Stre
             belongs to no stream or to several.
     """
     cursor = Cursor(data, "manifest")
-    entries = [_unpack_entry(cursor) for _ in _counted(cursor, data)]
+    entries = [_unpack_entry(cursor, data) for _ in _counted(cursor, data)]
     if len({entry.name for entry in entries}) != len(entries):
         raise damaged("two tensors of the manifest share a name")
     body = Cursor(payload, "payload")
@@ -130,7 +216,7 @@ def _counted(cursor: Cursor, data: bytes) -> Iterator[int]:
     return iter(range(count))
 
 
-def _unpack_entry(cursor: Cursor) -> Entry:
+def _unpack_entry(cursor: Cursor, data: bytes) -> Entry:
     try:
         name = check_name(cursor.take(cursor.varint()).decode("utf-8"))
     except UnicodeDecodeError:
@@ -141,8 +227,8 @@ def _unpack_entry(cursor: Cursor) -> Entry:
     shape = tuple(cursor.varint() for _ in range(rank))
     if max(shape, default=0) > MAX_DIMENSION:
         raise damaged(f"tensor {name} has shape {shape} with a dimension above {MAX_DIMENSION}")
-    if kind == CODED and MIN_BITS <= detail <= MAX_BITS and rank == 2:
-        return Entry(name, shape, detail, np.dtype("<i1"))
+    if kind in (CODED, CODED_WITH_PARTS) and MIN_BITS <= detail <= MAX_BITS and rank == 2:
+        return Entry(name, shape, detail, CODE, _unpack_extras(cursor, data, name, shape) if kind == CODED_WITH_PARTS else None)
     if kind == PLAIN and detail < len(RAW_DTYPES):
         return Entry(name, shape, 0, RAW_DTYPES[detail])
     raise damaged(f"tensor {name} has kind {kind}, detail {detail} and {rank} dimensions, which format 1 does not define")

@@ -1,7 +1,7 @@
 """What a container holds: integer codes with row scales, and plain arrays. NumPy only, so no torch is needed to read a file."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,53 @@ RAW_DTYPES = tuple(np.dtype(name) for name in ("<f2", "<f4", "<f8", "<i1", "<i2"
 """Element types of plain arrays; the position is the number stored in the manifest and never changes."""
 
 MIN_BITS, MAX_BITS = 2, 8
+INFINITE = 0x7C00
+"""Bits of the float16 infinity; positive finite numbers lie below."""
 
 
 def largest_code(bits: int) -> int:
     """``c = 2**(bits - 1) - 1``; codes are symmetric in [-c, c]."""
     return (1 << (bits - 1)) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Protected:
+    """Groups of columns of a coded matrix with bits and row scales of their own.
+
+    Attributes:
+        starts: First column of each group, rising, without overlap.
+        size: Columns of a group.
+        bits: Width of their codes, 2 to 8.
+        scales: float16 [rows], finite and positive.
+    """
+
+    starts: tuple[int, ...]
+    size: int
+    bits: int
+    scales: np.ndarray
+
+    def mask(self, columns: int) -> np.ndarray:
+        """Which of the columns are protected; bool [columns]."""
+        return protected_mask(self.starts, self.size, columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """A product of two thin matrices that is added to a coded matrix.
+
+    Each factor is codes times scales, where the row-major codes are cut into as many equal runs as there are scales.
+
+    Attributes:
+        left_codes: int8 [rows, rank].
+        left_scales: float16 [runs], finite and positive.
+        right_codes: int8 [rank, columns].
+        right_scales: float16 [runs], finite and positive.
+    """
+
+    left_codes: np.ndarray
+    left_scales: np.ndarray
+    right_codes: np.ndarray
+    right_scales: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +70,8 @@ class CodedTensor:
         codes: int8 [rows, columns], each in [-c, c] with ``c = 2**(bits - 1) - 1``.
         scales: float16 [rows], finite and positive.
         bits: Width of the codes, 2 to 8.
+        protected: Columns with another width and other scales.
+        repair: What is added.
 
     Raises:
         ArtifactError: a type, shape, code or scale outside these limits.
@@ -36,6 +80,8 @@ class CodedTensor:
     codes: np.ndarray
     scales: np.ndarray
     bits: int
+    protected: Protected | None = None
+    repair: Repair | None = None
 
     def __post_init__(self) -> None:
         if self.codes.dtype != np.int8 or self.codes.ndim != 2:
@@ -44,8 +90,13 @@ class CodedTensor:
             raise ArtifactError(f"scales are {self.scales.dtype} of shape {self.scales.shape}; give float16 [rows]")
         if not MIN_BITS <= self.bits <= MAX_BITS:
             raise ArtifactError(f"bits={self.bits} is outside {MIN_BITS}..{MAX_BITS}; codes are stored as int8")
-        check_codes(self.codes, self.bits)
         check_scales(self.scales)
+        if self.protected is None:
+            check_codes(self.codes, self.bits)
+        else:
+            _check_protected(self.protected, self.codes, self.bits)
+        if self.repair is not None:
+            _check_repair(self.repair, self.codes.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,6 +161,87 @@ class Artifact:
         for name in self.tensors:
             if name not in expected:
                 raise ArtifactError(f"the artifact has a tensor {name} that the model lacks; use the recipe it was packed from")
+
+
+def protected_mask(starts: Sequence[int], size: int, columns: int) -> np.ndarray:
+    """Which of ``columns`` columns lie in a group of ``size`` from one of ``starts``; bool [columns]."""
+    mask = np.zeros(columns, bool)
+    for start in starts:
+        mask[start : start + size] = True
+    return mask
+
+
+def protected_steps(scales: np.ndarray, bits: int, protected: Protected) -> np.ndarray:
+    """Distance of the protected row scales from ``s * c / c_hi``, in float16 numbers; int16 [rows], mostly -1, 0 and 1.
+
+    Both scales come from one deviation, so the second follows from the first up to the rounding of both; the step is what
+    is stored. The prediction stays between the smallest normal and the largest float16, as the scales do.
+    """
+    predicted = _predicted_scales(scales, bits, protected.bits)
+    return (_bits(protected.scales) - _bits(predicted)).astype(np.int16)
+
+
+def scales_from_steps(scales: np.ndarray, bits: int, high_bits: int, steps: np.ndarray) -> np.ndarray:
+    """Inverse of ``protected_steps``; float16 [rows].
+
+    Raises:
+        ArtifactError: a step leads out of the positive finite numbers.
+    """
+    found = _bits(_predicted_scales(scales, bits, high_bits)) + steps.astype(np.int32)
+    if found.size and not 0 < int(found.min()) <= int(found.max()) < INFINITE:
+        raise ArtifactError(
+            "a step of a protected row scale leads out of float16; copy the artifact again or pack the run again"
+        )
+    return found.astype(np.uint16).view(np.float16)
+
+
+def _predicted_scales(scales: np.ndarray, bits: int, high_bits: int) -> np.ndarray:
+    predicted = scales.astype(np.float64) * largest_code(bits) / largest_code(high_bits)
+    return np.clip(predicted, float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)).astype(np.float16)
+
+
+def _bits(scales: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(scales, np.float16).view(np.uint16).astype(np.int32)
+
+
+def _check_protected(protected: Protected, codes: np.ndarray, bits: int) -> None:
+    rows, columns = codes.shape
+    ends = [0, *(start + protected.size for start in protected.starts)]
+    if (
+        not protected.starts
+        or protected.size < 1
+        or any(a > b for a, b in zip(ends, (*protected.starts, columns), strict=True))
+    ):
+        raise ArtifactError(
+            f"groups of {protected.size} protected columns from {protected.starts} do not lie side by side in {columns} columns"
+        )
+    if not MIN_BITS <= protected.bits <= MAX_BITS:
+        raise ArtifactError(f"protected bits={protected.bits} is outside {MIN_BITS}..{MAX_BITS}; codes are stored as int8")
+    _check_runs("protected scales", protected.scales)
+    if protected.scales.shape != (rows,):
+        raise ArtifactError(f"{len(protected.scales)} protected scales do not fit {rows} rows; give float16 [rows]")
+    mask = protected.mask(columns)
+    check_codes(codes[:, ~mask], bits)
+    check_codes(codes[:, mask], protected.bits)
+
+
+def _check_repair(repair: Repair, shape: tuple[int, ...]) -> None:
+    factors = ((repair.left_codes, repair.left_scales, "left"), (repair.right_codes, repair.right_scales, "right"))
+    for codes, scales, what in factors:
+        if codes.dtype != np.int8 or codes.ndim != 2 or codes.size == 0:
+            raise ArtifactError(f"the {what} factor is {codes.dtype} of shape {codes.shape}; give filled int8 matrices")
+        _check_runs(f"{what} scales", scales)
+        if scales.size == 0 or codes.size % scales.size:
+            raise ArtifactError(f"the {codes.size} codes of the {what} factor cannot be cut into {scales.size} equal runs")
+    left, right = repair.left_codes.shape, repair.right_codes.shape
+    if (left[0], right[1]) != shape or left[1] != right[0]:
+        raise ArtifactError(f"factors of shapes {left} and {right} have no product of shape {shape}; pack the run again")
+
+
+def _check_runs(what: str, scales: np.ndarray) -> None:
+    if scales.dtype != np.float16 or scales.ndim != 1:
+        raise ArtifactError(f"{what} are {scales.dtype} of shape {scales.shape}; give float16 in one dimension")
+    check_scales(scales)
 
 
 def check_codes(codes: np.ndarray, bits: int) -> None:

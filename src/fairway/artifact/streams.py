@@ -9,8 +9,30 @@ class Plane(IntEnum):
     """Which array of a tensor a stream carries; the numbers are part of the format."""
 
     CODES = 0
+    """Codes of the ordinary columns."""
     SCALES = 1
+    """Row scales of the ordinary columns."""
     VALUES = 2
+    """Elements of a plain array."""
+    PROTECTED_CODES = 3
+    """Codes of the protected columns, side by side."""
+    PROTECTED_STEPS = 4
+    """What separates the row scales of protected columns from those that follow from the ordinary ones; int16."""
+    LEFT_CODES = 5
+    """Left factor of a repair."""
+    LEFT_SCALES = 6
+    """Its scales."""
+    RIGHT_CODES = 7
+    """Right factor of a repair."""
+    RIGHT_SCALES = 8
+    """Its scales."""
+
+
+REPAIR_PLANES = (Plane.LEFT_CODES, Plane.LEFT_SCALES, Plane.RIGHT_CODES, Plane.RIGHT_SCALES)
+GRID_PLANES = (Plane.CODES, Plane.PROTECTED_CODES)
+"""Codes of a matrix, which share tables between tensors of one width."""
+INTEGER_PLANES = (Plane.PROTECTED_STEPS, Plane.LEFT_CODES, Plane.RIGHT_CODES)
+"""Small integers with a table of their own."""
 
 
 class Coder(IntEnum):
@@ -28,6 +50,8 @@ class Coder(IntEnum):
     """Codes of one tensor by ANS under one table, or under one table per group of rows."""
     SPLIT_FLOAT16 = 5
     """float16 by ANS: the high bits of the order-preserving integer under a table, the low bits uniformly."""
+    STATIC_INTEGERS = 6
+    """Integers of 8 or 16 bits by ANS under one table."""
 
 
 @dataclass(frozen=True)

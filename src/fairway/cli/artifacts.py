@@ -35,7 +35,7 @@ def inspect(argv: Sequence[str]) -> int:
             "x".join(map(str, line.shape)),
             line.coded,
             line.entropy or "",
-            round(line.code_bytes + line.scale_bytes),
+            round(line.bytes),
         )
         for line in found.tensors
     ]

@@ -5,7 +5,7 @@ The source of a default is the pull request (PR) of the Parameter Golf challenge
 """
 
 from fairway.config.network import GateConfig, ModelConfig, RecurrenceConfig, ResidualConfig
-from fairway.config.packing import ArtifactConfig, QuantConfig, SchemeConfig
+from fairway.config.packing import ArtifactConfig, ProtectionConfig, QuantConfig, RepairConfig, SchemeConfig
 from fairway.config.recipe import MachineConfig, Recipe
 from fairway.config.scoring import ADAPTIVE_PASSES, AdaptationConfig, PassName, ScoreConfig, TiltConfig
 from fairway.config.training import AdamConfig, MuonConfig, OptimConfig, TrainConfig
@@ -21,9 +21,11 @@ __all__ = [
     "MuonConfig",
     "OptimConfig",
     "PassName",
+    "ProtectionConfig",
     "QuantConfig",
     "Recipe",
     "RecurrenceConfig",
+    "RepairConfig",
     "ResidualConfig",
     "SchemeConfig",
     "ScoreConfig",

@@ -30,13 +30,55 @@ class SchemeConfig(Value):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProtectionConfig(Value):
+    """Columns whose inputs are large keep more bits (mixed precision by activation, "AWQ-lite"). PR #1908, PR #2140."""
+
+    groups: int = 0
+    """Groups of columns that are protected, the best over all GPTQ matrices of fewer bits; 0 protects none. PR #2140: 1."""
+    columns: int = 64
+    """Neighbouring columns of a group; what remains at the end of a matrix is no group. PR #2140."""
+    bits: int = 8
+    """Width of a protected code. PR #2140."""
+
+    def validate(self) -> None:
+        require(self.groups >= 0, f"quant.protection.groups={self.groups} is negative; use 0 to protect none")
+        require(self.columns >= 1, f"quant.protection.columns={self.columns} must be at least 1")
+        require(3 <= self.bits <= 8, f"quant.protection.bits={self.bits} is outside 3..8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairConfig(Value):
+    """A product of two thin matrices that makes up for part of the quantization error (LQER, arXiv 2402.02446)."""
+
+    tensors: int = 0
+    """GPTQ matrices that are repaired, those with the largest error; 0 repairs none. PR #1797, PR #2140: 3."""
+    rank: int = 4
+    """Columns of the left and rows of the right factor. PR #1797."""
+    weighting: Literal["published", "hessian"] = "hessian"
+    """Hessian lowers the error of the outputs, tr(E H E^T), and keeps a repair only where that falls; published takes the
+    plain SVD of E, in a packing whose result depends on the signs of the singular vectors. PR #2140: published."""
+
+    def validate(self) -> None:
+        require(self.tensors >= 0, f"quant.repair.tensors={self.tensors} is negative; use 0 to repair none")
+        require(self.rank >= 1, f"quant.repair.rank={self.rank} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantConfig(Value):
     """Quantization after training: a scheme per class of tensor; everything else is stored as float16."""
 
-    matrices: SchemeConfig = field(default_factory=SchemeConfig)
-    """Attention and MLP matrices."""
+    attention: SchemeConfig = field(default_factory=SchemeConfig)
+    """Query, key, value and output matrices. PR #2140: 13 sigmas."""
+    mlp: SchemeConfig = field(default_factory=SchemeConfig)
+    """Both matrices of every MLP. PR #2140: 11.5 sigmas."""
     embedding: SchemeConfig = field(default_factory=lambda: SchemeConfig(bits=8, clip_sigmas=20.0))
     """The tied embedding, quantized in its role as output head. PR #1394; PR #2140 uses 7 bits and 14 sigmas."""
+    gates: Literal["float16", "int8"] = "float16"
+    """How attention gates are stored: int8 rounds to 1/127 of the largest magnitude of each row. PR #2140: int8."""
+    protection: ProtectionConfig = field(default_factory=ProtectionConfig)
+    """Columns with more bits."""
+    repair: RepairConfig = field(default_factory=RepairConfig)
+    """Low-rank correction of the matrices with the largest error."""
     calibration_batches: int = 64
     """Micro-batches of training data whose activations give the Hessians. PR #1394."""
     damping: float = 0.01
@@ -45,6 +87,16 @@ class QuantConfig(Value):
     def validate(self) -> None:
         require(self.calibration_batches >= 1, "quant.calibration_batches must be at least 1")
         require(self.damping > 0, f"quant.damping={self.damping} must be positive")
+        gptq = [scheme for scheme in (self.attention, self.mlp, self.embedding) if scheme.method == "gptq"]
+        require(
+            not self.protection.groups or any(scheme.bits < self.protection.bits for scheme in gptq),
+            f"quant.protection.groups={self.protection.groups} finds no class with method=gptq and fewer than "
+            f"{self.protection.bits} bits; lower the bits of a class or set groups=0",
+        )
+        require(
+            not self.repair.tensors or bool(gptq),
+            f"quant.repair.tensors={self.repair.tensors} needs a class with method=gptq; set tensors=0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

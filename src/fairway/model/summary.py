@@ -11,10 +11,10 @@ from torch import nn
 from fairway.config import Recipe
 from fairway.model.gpt import GPT
 from fairway.model.linear import Linear
-from fairway.model.roles import Role, parameter_roles
+from fairway.model.roles import StorageClass, storage_classes
 
 CONTROL_BITS = 16
-"""Gains, scales, mixes, skip weights, gates and lane weights are stored as float16."""
+"""Gains, scales, mixes, skip weights and lane weights are stored as float16; gates where the recipe does not ask for int8."""
 SCALE_BYTES = 2
 """Every row of a quantized matrix carries one float16 scale."""
 
@@ -34,7 +34,7 @@ class Part:
     bits: int
     """Planned bits per parameter in the artifact, before entropy coding."""
     bytes: int
-    """Planned bytes of all of them, row scales included, before entropy coding."""
+    """Planned bytes of all of them, row scales included, before entropy coding, protected columns and low-rank repair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +119,23 @@ def summarize(recipe: Recipe) -> ModelSummary:
 
 def _parts(model: GPT, recipe: Recipe) -> tuple[Part, ...]:
     parameters = dict(model.named_parameters())
-    bits = {"matrices": recipe.quant.matrices.bits, "embedding": recipe.quant.embedding.bits, "controls": CONTROL_BITS}
-    groups: dict[tuple[str, Role], list[nn.Parameter]] = {}
-    for name, role in parameter_roles(parameters, what="planned bits").items():
-        groups.setdefault((re.sub(r"^blocks\.\d+\.", "blocks.*.", name), role), []).append(parameters[name])
+    quant = recipe.quant
+    bits: dict[StorageClass, int] = {
+        "attention": quant.attention.bits,
+        "mlp": quant.mlp.bits,
+        "embedding": quant.embedding.bits,
+        "gates": 8 if quant.gates == "int8" else CONTROL_BITS,
+        "controls": CONTROL_BITS,
+    }
+    groups: dict[tuple[str, StorageClass], list[nn.Parameter]] = {}
+    for name, storage in storage_classes(parameters, what="planned bits").items():
+        groups.setdefault((re.sub(r"^blocks\.\d+\.", "blocks.*.", name), storage), []).append(parameters[name])
     parts = []
-    for (name, role), group in groups.items():
+    for (name, storage), group in groups.items():
         one, total = group[0], sum(parameter.numel() for parameter in group)
-        scales = 0 if role == "controls" else len(one) * len(group)
-        planned = (total * bits[role] + 7) // 8 + SCALE_BYTES * scales
+        scales = 0 if bits[storage] == CONTROL_BITS else len(one) * len(group)
+        planned = (total * bits[storage] + 7) // 8 + SCALE_BYTES * scales
         parts.append(
-            Part(name=name, shape=tuple(one.shape), count=len(group), parameters=total, bits=bits[role], bytes=planned)
+            Part(name=name, shape=tuple(one.shape), count=len(group), parameters=total, bits=bits[storage], bytes=planned)
         )
     return tuple(parts)

@@ -20,6 +20,7 @@ from torch import Tensor
 from fairway.base.errors import RecipeError
 from fairway.base.log import logger
 from fairway.quant.grid import max_code
+from fairway.quant.types import ProtectedColumns
 
 BLOCK = 128
 """Columns that are finished before their errors reach the columns after them, in one matrix product. PR #1394."""
@@ -91,6 +92,7 @@ def gptq(
     factor: Factor,
     bits: int,
     block: int = BLOCK,
+    protected: ProtectedColumns | None = None,
 ) -> Int8[Tensor, "rows columns"]:
     """Codes of ``weight`` that keep ``tr(E H E^T)`` small; see the top of this file.
 
@@ -103,10 +105,13 @@ def gptq(
         factor: From `factorize`.
         bits: Width of a code.
         block: Columns per block.
+        protected: Columns that take their own bits and scales, in the codes and in the errors that they pass on.
 
-    Source: arXiv 2210.17323; order, damping and dead inputs as in PR #1394.
+    Source: arXiv 2210.17323; order, damping and dead inputs as in PR #1394; protected columns: PR #1908.
     """
-    limit, steps, upper = max_code(bits), scales.float(), factor.upper
+    upper = factor.upper
+    grids, finer = _grids(scales.float(), bits, protected, weight.shape[1])
+    finer = finer[factor.order].tolist()
     # Transposed, so that a column of the matrix is contiguous memory.
     work = weight.float().masked_fill(factor.dead, 0.0)[:, factor.order].T.contiguous()
     codes = torch.empty_like(work)
@@ -115,6 +120,7 @@ def gptq(
         stop = min(start + block, columns)
         errors = torch.empty(stop - start, work.shape[1])
         for j in range(start, stop):
+            steps, limit = grids[finer[j]]
             codes[j] = (work[j] / steps).round_().clamp_(-limit, limit)
             errors[j - start] = (work[j] - codes[j] * steps) / upper[j, j]
             work[j + 1 : stop].addr_(upper[j, j + 1 : stop], errors[j - start], alpha=-1)
@@ -124,24 +130,36 @@ def gptq(
     return restored
 
 
+def _grids(
+    steps: Tensor, bits: int, protected: ProtectedColumns | None, columns: int
+) -> tuple[list[tuple[Tensor, int]], Tensor]:
+    """Steps and largest code of ordinary and of protected columns, and which column is which."""
+    grids = [(steps, max_code(bits))]
+    if protected is None:
+        return grids, torch.zeros(columns, dtype=torch.bool)
+    return [*grids, (protected.scales.to(steps.dtype), max_code(protected.bits))], protected.mask(columns)
+
+
 def gptq_plain(
     weight: Float[Tensor, "rows columns"],
     scales: Float16[Tensor, "rows"],
     hessian: Float[Tensor, "columns columns"],
     bits: int,
     damping: float,
+    protected: ProtectedColumns | None = None,
 ) -> Int8[Tensor, "rows columns"]:
     """The meaning of `gptq`, in float64 and with the inverse Hessian itself instead of a factor.
 
     After each column its input is eliminated from the inverse, ``G <- G - G[:, j] G[j, :] / G_jj``, and the columns that
     remain move by the best response to its error, ``-(error / G_jj) G[j, m]``.
     """
-    limit, steps = max_code(bits), scales.double()
+    grids, finer = _grids(scales.double(), bits, protected, weight.shape[1])
     matrix, dead = damped(hessian.double(), damping)
     inverse = torch.linalg.inv(matrix)
     work = weight.double().masked_fill(dead, 0.0)
     codes = torch.zeros(weight.shape, dtype=torch.int8)
     for j in torch.argsort(matrix.diagonal(), descending=True, stable=True).tolist():
+        steps, limit = grids[int(finer[j])]
         code = (work[:, j] / steps).round().clamp(-limit, limit)
         codes[:, j] = code.to(torch.int8)
         error = (work[:, j] - code * steps) / inverse[j, j]

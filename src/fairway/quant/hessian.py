@@ -10,8 +10,23 @@ from fairway.base.errors import DataError
 from fairway.model.gpt import GPT
 from fairway.model.linear import Linear
 
-Hessians = Mapping[str, Tensor]
-"""Parameter name -> float32 [columns, columns] on the CPU; parameters with one input share one tensor."""
+
+class Hessians(dict[str, Tensor]):
+    """Parameter name -> float32 [columns, columns] on the CPU; parameters with one input share one tensor.
+
+    Args:
+        moments: The sums per batch.
+        positions: Parameter name -> rows ``x`` behind its sum per batch: positions times visits of its layer.
+    """
+
+    def __init__(self, moments: Mapping[str, Tensor], positions: Mapping[str, float]) -> None:
+        super().__init__(moments)
+        self.positions = dict(positions)
+
+    def activation_rms(self, name: str) -> Float[Tensor, "columns"]:
+        """Root mean square of every input: ``a_j = sqrt(sum of x_j^2 / rows) = sqrt(H_jj / positions)``. PR #2140."""
+        return (self[name].diagonal() / self.positions[name]).sqrt()
+
 
 SHARED_INPUT = {"key": "query", "value": "query"}
 """Linear maps that read what another one reads, by the last part of their names."""
@@ -22,12 +37,15 @@ class _Accumulator:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        self.rows: dict[str, float] = {}
 
     def add(self, name: str, inputs: Float[Tensor, "... columns"]) -> None:
         x = inputs.detach().flatten(0, -2).float()
         if name not in self.sums:
             self.sums[name] = torch.zeros(x.shape[1], x.shape[1], device=x.device)
+            self.rows[name] = 0.0
         self.sums[name].addmm_(x.T, x)
+        self.rows[name] += len(x)
 
     def hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda _, inputs: self.add(name, inputs[0])
@@ -79,9 +97,15 @@ def collect_hessians(
         model.train(training)
     if count == 0:
         raise DataError("calibration got no batch of training data; lower train.context or bring more training tokens")
-    total = torch.tensor(float(count), device=accumulator.sums["embedding.weight"].device)
+    device = accumulator.sums["embedding.weight"].device
+    counts = torch.tensor([float(count), *accumulator.rows.values()], dtype=torch.float64, device=device)
     if reduce is not None:
-        for tensor in (*accumulator.sums.values(), total):
+        for tensor in (*accumulator.sums.values(), counts):
             reduce(tensor)
+    total, *rows = counts.tolist()
     means = {name: (tensor / total).cpu() for name, tensor in accumulator.sums.items()}
-    return means | {name: means[source] for name, source in shared.items()}
+    positions = {name: seen / total for name, seen in zip(accumulator.rows, rows, strict=True)}
+    sources = {name: name for name in means} | shared
+    return Hessians(
+        {name: means[source] for name, source in sources.items()}, {name: positions[source] for name, source in sources.items()}
+    )

@@ -54,7 +54,8 @@ def baseline() -> Recipe:
         train=TrainConfig(batch_tokens=524288, context=1024, loader="contiguous", reserve_seconds=0.0, validate_every=1000),
         quant=QuantConfig(
             # The baseline clips at the 99.99984 % quantile of each row, 4.8 standard deviations of a Gaussian row.
-            matrices=SchemeConfig(method="round", bits=8, clip_sigmas=4.8),
+            attention=SchemeConfig(method="round", bits=8, clip_sigmas=4.8),
+            mlp=SchemeConfig(method="round", bits=8, clip_sigmas=4.8),
             embedding=SchemeConfig(method="round", bits=8, clip_sigmas=4.8),
         ),
         score=ScoreConfig(passes=("float", "plain"), context=1024, keep_tail=False),

@@ -123,7 +123,7 @@ HESSIAN_CLIP = Technique(
     title="Hessian-aware SDClip, lambda 0.175",
     why="rows whose weights meet strong inputs get a wider grid",
     source="PR #1412, PR #1557",
-    changes={"quant.matrices.importance": 0.175, "quant.embedding.importance": 0.175},
+    changes={f"quant.{part}.importance": 0.175 for part in ("attention", "mlp", "embedding")},
 )
 FIVE_EPOCHS = Technique(
     name="five-epochs",
