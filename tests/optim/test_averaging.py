@@ -19,7 +19,7 @@ class Pair(nn.Module):
         self.low = nn.Parameter(value.to(torch.bfloat16))
 
 
-@pytest.mark.parametrize("pr", ["1413", "1533", "1557", "1776"])
+@pytest.mark.parametrize("pr", ["1413", "1533", "1557", "1776", "2140"])
 def test_matches_the_reference(pr):
     theta = torch.from_numpy(GOLDEN["theta"])
     model = Pair(theta[0])

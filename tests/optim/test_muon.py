@@ -6,21 +6,28 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optimizer_cases import accumulate
+from optimizer_cases import accumulate, network
 from torch.nn import Parameter
 
+from fairway.base.errors import RecipeError
+from fairway.config import MuonConfig, OptimConfig
+from fairway.config.training import POLAR_EXPRESS_STEPS
 from fairway.optim.banked_muon import BankedMuon
 from fairway.optim.muon import Muon, muon_update, orthogonalization_cost, share_by_cost
 from fairway.optim.newton_schulz import COEFFICIENTS
+from fairway.optim.optimizer import build
 
 FOLDER = Path(__file__).parents[1] / "golden" / "optim"
 LAYOUTS = [Muon, BankedMuon]
+POLYNOMIALS = {"2140": "polar_express"}
+"""Systems that do not use the quintic."""
 Arrays = dict[str, np.ndarray]
 
 
 @cache
 def golden(pr: str) -> Arrays:
-    """Steps of one system from given gradients. #1413 is whole; of the others two steps and the first slots are stored."""
+    """Steps of one system from given gradients. #1413 is whole; of the others two steps and the first slots are stored, of
+    #2140 without the bank of down projections."""
     with np.load(FOLDER / f"muon_{pr}.npz") as stored:
         return dict(stored)
 
@@ -37,7 +44,10 @@ def golden_run(pr: str, kind: type[Muon], convert=torch.Tensor.float, dtype=torc
     weights = {name: [Parameter(matrix) for matrix in matrices_of(data[f"{name}.param0"], convert)] for name in names}
     everything = [weight for members in weights.values() for weight in members]
     decay, steps = float(data["weight_decay"]), int(data["ns_steps"])
-    muon = kind(everything, learning_rate=1.0, momentum=0.0, weight_decay=decay, steps=steps, dtype=dtype)
+    coefficients = COEFFICIENTS[POLYNOMIALS.get(pr, "quintic")]
+    muon = kind(
+        everything, learning_rate=1.0, momentum=0.0, weight_decay=decay, steps=steps, coefficients=coefficients, dtype=dtype
+    )
     for step, (rate, coefficient) in enumerate(zip(data["lr"], data["momentum_coefficient"], strict=True)):
         muon.zero_grad()
         for name, members in weights.items():
@@ -49,7 +59,7 @@ def golden_run(pr: str, kind: type[Muon], convert=torch.Tensor.float, dtype=torc
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-@pytest.mark.parametrize("pr", ["1413", "1533", "1557", "1776"])
+@pytest.mark.parametrize("pr", ["1413", "1533", "1557", "1776", "2140"])
 def test_golden_steps_match_the_reference(pr, kind):
     weights, muon = golden_run(pr, kind)
     for name, members in weights.items():
@@ -77,10 +87,19 @@ def test_bfloat16_orthogonalization_ends_near_the_published_arithmetic():
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_two_worked_steps(kind):
+@pytest.mark.parametrize(
+    ("polynomials", "expected"),
+    [
+        ("quintic", ([[0.977474, -0.005536], [0.013027, 0.981220]], [[0.968084, -0.019794], [-0.000592, 0.987705]])),
+        ("polar_express", ([[0.976223, -0.009456], [0.011676, 0.977332]], [[0.962882, -0.027521], [-0.007286, 0.985095]])),
+    ],
+)
+def test_two_worked_steps(kind, polynomials, expected):
     weight = Parameter(torch.eye(2, dtype=torch.float64))
-    muon = kind([weight], learning_rate=0.022, momentum=0.92, weight_decay=0.095, dtype=torch.float64)
-    expected = ([[0.977474, -0.005536], [0.013027, 0.981220]], [[0.968084, -0.019794], [-0.000592, 0.987705]])
+    muon = kind(
+        [weight], learning_rate=0.022, momentum=0.92, weight_decay=0.095, coefficients=COEFFICIENTS[polynomials],
+        dtype=torch.float64,
+    )  # fmt: skip
     gradients = ([[3.0, 4.0], [0.0, 1.0]], [[1.0, -1.0], [2.0, 0.0]])
     for step, (gradient, after) in enumerate(zip(gradients, expected, strict=True)):
         muon.param_groups[0]["momentum"] = 0.92 + (0.97 - 0.92) * step / 1500
@@ -94,20 +113,22 @@ def test_two_worked_steps(kind):
 @given(
     shapes=st.lists(st.sampled_from([(8, 8), (4, 8), (16, 4), (4, 16), (1, 5)]), min_size=1, max_size=6),
     row_normalize=st.booleans(),
+    polynomials=st.sampled_from(sorted(COEFFICIENTS)),
     seed=st.integers(0, 2**31),
 )
-def test_stacked_matrices_equal_one_at_a_time(shapes, row_normalize, seed):
+def test_stacked_matrices_equal_one_at_a_time(shapes, row_normalize, polynomials, seed):
     generator = torch.Generator().manual_seed(seed)
     plain = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
     momenta = [torch.zeros_like(weight) for weight in plain]
     weights = [Parameter(weight.clone()) for weight in plain]
-    muon = Muon(weights, learning_rate=0.1, momentum=0.9, weight_decay=0.3, row_normalize=row_normalize, dtype=torch.float64)
+    same = {"row_normalize": row_normalize, "coefficients": COEFFICIENTS[polynomials]}
+    muon = Muon(weights, learning_rate=0.1, momentum=0.9, weight_decay=0.3, dtype=torch.float64, **same)
     for _ in range(3):
         gradients = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
         for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
             weight.grad = gradient.clone()
             plain[index], momenta[index] = muon_update(
-                plain[index], gradient, momenta[index], rate=0.1, coefficient=0.9, decay=0.3, row_normalize=row_normalize
+                plain[index], gradient, momenta[index], rate=0.1, coefficient=0.9, decay=0.3, **same
             )
         muon.step()
         for weight, expected, gradient in zip(weights, plain, gradients, strict=True):
@@ -174,8 +195,25 @@ def test_full_size_matrices_are_shared_evenly_by_eight_ranks():
     assert max(load) < 1.06 * sum(costs) / 8
 
 
-def test_a_single_triple_serves_every_step():
-    assert len(COEFFICIENTS["quintic"]) == 1
+def test_a_single_triple_serves_every_step_and_polar_express_has_five():
+    assert {name: len(triples) for name, triples in COEFFICIENTS.items()} == {
+        "quintic": 1,
+        "polar_express": POLAR_EXPRESS_STEPS,
+    }
+
+
+def test_more_steps_than_polynomials_are_refused():
+    MuonConfig(coefficients="polar_express", newton_schulz_steps=5)
+    MuonConfig(coefficients="quintic", newton_schulz_steps=6)
+    with pytest.raises(RecipeError, match="newton_schulz_steps=6 exceeds the 5 polynomials of polar_express; use 5 or fewer"):
+        MuonConfig(coefficients="polar_express", newton_schulz_steps=6)
+
+
+@pytest.mark.parametrize("layout", ["per_matrix", "banked"])
+@pytest.mark.parametrize("polynomials", sorted(COEFFICIENTS))
+def test_the_setting_reaches_the_optimizer(layout, polynomials):
+    muon = build(network(), OptimConfig(matrices=MuonConfig(layout=layout, coefficients=polynomials))).muon
+    assert muon.coefficients == COEFFICIENTS[polynomials]
 
 
 def test_a_missing_gradient_is_our_own_mistake():

@@ -6,15 +6,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.config import MuonConfig, OptimConfig, RecurrenceConfig
-from fairway.optim.schedules import learning_rate_multiplier, muon_momentum, schedule_at
+from fairway.optim.schedules import ContextStage, learning_rate_multiplier, muon_momentum, rewarm_multiplier, schedule_at
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "optim" / "schedules.npz")
+FOLDER = Path(__file__).parents[1] / "golden" / "optim"
+GOLDEN = np.load(FOLDER / "schedules.npz")
 SHARES = (0.28, 0.333, 0.35, 0.5, 0.7, 0.9, 0.915, 0.95, 1.0, 1.0005)
 
 
 @pytest.mark.parametrize("pr", ["1413", "1533", "1557", "1776"])
 def test_the_recorded_loop_of_the_reference(pr):
-    setting = {name.split(".")[-1]: float(GOLDEN[name]) for name in GOLDEN.files if name.startswith(f"{pr}.config")}
+    optim, loop = settings_of(GOLDEN, pr)
+    rows = zip(*(GOLDEN[f"{pr}.{name}"] for name in ("step", "elapsed_ms")), strict=True)
+    for row, (step, elapsed) in enumerate(rows):
+        values = schedule_at(optim, loop, float(elapsed) / float(GOLDEN[f"{pr}.cap_ms"]), int(step))
+        assert values.learning_rate == pytest.approx(GOLDEN[f"{pr}.lr_multiplier"][row], abs=1e-12)
+        assert values.momentum == pytest.approx(GOLDEN[f"{pr}.muon_momentum"][row], abs=1e-12)
+        assert values.recurrent == GOLDEN[f"{pr}.looping"][row]
+
+
+def test_the_recorded_loop_with_growing_sequences():
+    with np.load(FOLDER / "schedules_2140.npz") as stored:
+        golden = {name.removeprefix("2140."): stored[name] for name in stored.files}
+    optim, loop = settings_of(golden)
+    stages = list(zip(golden["config.stage_ends"], golden["config.stage_lengths"], strict=True))
+    row, stage = 0, ContextStage(context=int(stages[0][1]))
+    for step, elapsed in enumerate(golden["all_elapsed_ms"]):
+        progress = min(float(elapsed) / float(golden["cap_ms"]), 1.0)
+        active = next(int(length) for end, length in stages if progress <= end)
+        if active != stage.context:
+            stage = ContextStage(context=active, since=step)
+        factor = rewarm_multiplier(step, stage, int(golden["config.rewarm_steps"]))
+        if row < len(golden["step"]) and step == golden["step"][row]:
+            values = schedule_at(optim, loop, progress, step)
+            assert values.learning_rate * factor == pytest.approx(golden["lr_multiplier"][row], abs=1e-12)
+            assert values.momentum == pytest.approx(golden["muon_momentum"][row], abs=1e-12)
+            assert values.recurrent == golden["looping"][row]
+            assert stage.context == golden["seq_len"][row]
+            row += 1
+    assert row == len(golden["step"])
+
+
+def settings_of(golden, pr=None) -> tuple[OptimConfig, RecurrenceConfig]:
+    """The settings that lie beside recorded values."""
+    prefix = f"{pr}.config." if pr else "config."
+    setting = {name.removeprefix(prefix): float(golden[name]) for name in golden if golden[name].ndim == 0}
     optim = OptimConfig(
         matrices=MuonConfig(
             momentum=setting["momentum_final"],
@@ -24,13 +59,7 @@ def test_the_recorded_loop_of_the_reference(pr):
         warmdown=setting["warmdown_frac"],
         learning_rate_floor=setting["min_lr"],
     )
-    loop = RecurrenceConfig(begins_at=setting["loop_at"])
-    rows = zip(*(GOLDEN[f"{pr}.{name}"] for name in ("step", "elapsed_ms")), strict=True)
-    for row, (step, elapsed) in enumerate(rows):
-        values = schedule_at(optim, loop, float(elapsed) / float(GOLDEN[f"{pr}.cap_ms"]), int(step))
-        assert values.learning_rate == pytest.approx(GOLDEN[f"{pr}.lr_multiplier"][row], abs=1e-12)
-        assert values.momentum == pytest.approx(GOLDEN[f"{pr}.muon_momentum"][row], abs=1e-12)
-        assert values.recurrent == GOLDEN[f"{pr}.looping"][row]
+    return optim, RecurrenceConfig(begins_at=setting["loop_at"])
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Ten whole training steps of each published system against the reference's own loop, in both layouts of the matrices.
 
-The traces of PR #1413 and PR #1557 are stored with the tests; the other two need the golden data beside the checkout.
+The traces of PR #1413, PR #1557 and PR #2140 are stored with the tests; the other two need the golden data beside the
+checkout. PR #2140 trains on packed rows, the others on dense ones.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,17 +13,25 @@ import numpy as np
 import pytest
 import torch
 
-from fairway.config import AdamConfig, ModelConfig, MuonConfig, OptimConfig, RecurrenceConfig, ResidualConfig
+from fairway.config import AdamConfig, GateConfig, ModelConfig, MuonConfig, OptimConfig, RecurrenceConfig, ResidualConfig
+from fairway.data.tokenizer import BOS
+from fairway.kernels.attention import Segments
 from fairway.model.gpt import GPT
 from fairway.optim.averaging import WeightAverage
 from fairway.optim.optimizer import build
-from fairway.optim.schedules import schedule_at
+from fairway.optim.schedules import ContextStage, rewarm_multiplier, schedule_at
 from reference_names import BANKS, fairway_name, to_fairway
 
 OWN = Path(__file__).parents[1] / "golden" / "optim"
 SHARED = Path(__file__).parents[3] / "shared" / "golden" / "optim"
-TOPOLOGIES = {"1413": "sequential", "1533": "decoupled_lanes", "1557": "routed_lanes", "1776": "single_stream"}
-LAYOUTS = {"1413": "per_matrix", "1533": "banked", "1557": "banked", "1776": "per_matrix"}
+TOPOLOGIES = {
+    "1413": "sequential",
+    "1533": "decoupled_lanes",
+    "1557": "routed_lanes",
+    "1776": "single_stream",
+    "2140": "routed_lanes",
+}
+LAYOUTS = {"1413": "per_matrix", "1533": "banked", "1557": "banked", "1776": "per_matrix", "2140": "banked"}
 """How each system stored its matrices."""
 
 Arrays = dict[str, np.ndarray]
@@ -40,7 +51,15 @@ def trace(pr: str) -> tuple[Arrays, State]:
 
         return golden, load_file(SHARED / f"trace_{pr}_init.safetensors")
     with np.load(OWN / f"trace_{pr}_init.npz") as stored:
-        return golden, {name: torch.from_numpy(stored[name]) for name in stored.files}
+        return golden, {name: torch.from_numpy(from_planes(stored[name])) for name in stored.files}
+
+
+def from_planes(value: np.ndarray) -> np.ndarray:
+    """Float16 values of which the high and the low bytes are stored apart; anything else as it is."""
+    if value.dtype != np.uint8:
+        return value
+    high, low = value.astype(np.uint16)
+    return (high << 8 | low).view(np.float16)
 
 
 def configs(golden: Arrays, pr: str, layout: str) -> tuple[ModelConfig, OptimConfig]:
@@ -56,6 +75,13 @@ def configs(golden: Arrays, pr: str, layout: str) -> tuple[ModelConfig, OptimCon
     residual = ResidualConfig()
     if TOPOLOGIES[pr] != "sequential":
         residual = ResidualConfig(topology=TOPOLOGIES[pr], parallel_from=whole("parallel_start"))
+    parts = {}
+    if pr == "2140":
+        residual = replace(residual, opening_skip="attention_lane")
+        gates = GateConfig(
+            attention=True, attention_scale=setting("sparse_gate_scale"), smear=True, window=whole("gate_window")
+        )
+        parts = {"gates": gates, "asymmetric_softcap": "fixed"}
     model = ModelConfig(
         vocab_size=whole("vocab_size"),
         layers=whole("num_layers"),
@@ -70,6 +96,7 @@ def configs(golden: Arrays, pr: str, layout: str) -> tuple[ModelConfig, OptimCon
         softcap=setting("logit_softcap"),
         recurrence=loop,
         residual=residual,
+        **parts,
     )
     adam = {"beta1": setting("beta1"), "beta2": setting("beta2"), "epsilon": setting("adam_eps")}
     optim = OptimConfig(
@@ -80,6 +107,7 @@ def configs(golden: Arrays, pr: str, layout: str) -> tuple[ModelConfig, OptimCon
             momentum_ramp_steps=whole("momentum_warmup_steps"),
             weight_decay=setting("matrix_wd"),
             newton_schulz_steps=whole("ns_steps"),
+            coefficients="polar_express" if pr == "2140" else "quintic",
             layout=layout,
         ),
         embedding=AdamConfig(learning_rate=setting("embed_lr"), weight_decay=setting("embed_wd"), **adam),
@@ -117,6 +145,30 @@ def compare_weights(golden: Arrays, state: State, prefix: str, layers: int) -> i
     return count
 
 
+def batches(golden: Arrays, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, Segments | None]]:
+    """Inputs, targets and segments of the micro-batches of a step; segments where rows are packed."""
+    stream = torch.from_numpy(golden["stream"].astype(np.int64))
+    micro, rows, time = (int(golden[f"config.{name}"]) for name in ("micro_batches", "rows", "row_tokens"))
+    tokens = rows * time
+    for index in range(step * micro, (step + 1) * micro):
+        chunk = stream[index * tokens : index * tokens + tokens + 1]
+        segments = None
+        if "max_piece" in golden:
+            segments = Segments.cut((chunk[:-1] == BOS).nonzero().flatten().tolist(), tokens, int(golden["max_piece"][step]))
+        yield chunk[:-1].view(rows, time), chunk[1:].view(rows, time), segments
+
+
+def rewarms(golden: Arrays) -> list[float]:
+    """Factor of the learning rate at every step: below 1 where pieces have just grown."""
+    if "max_piece" not in golden:
+        return [1.0] * len(golden["elapsed_ms"])
+    stage, factors = ContextStage(context=int(golden["max_piece"][0])), []
+    for step, piece in enumerate(golden["max_piece"].tolist()):
+        stage = stage if piece == stage.context else ContextStage(context=piece, since=step)
+        factors.append(rewarm_multiplier(step, stage, int(golden["config.rewarm_steps"])))
+    return factors
+
+
 def follow(pr: str, layout: str, dtype: torch.dtype) -> None:
     """Train as recorded; float64 is held to 1e-9, float32 to what its rounding explains."""
     golden, first = trace(pr)
@@ -127,18 +179,16 @@ def follow(pr: str, layout: str, dtype: torch.dtype) -> None:
     model.to(dtype)
     model.compute_dtype = dtype
     optimizers, average = build(model, config), WeightAverage(model, config.ema_decay)
-    stream = torch.from_numpy(golden["stream"].astype(np.int64))
-    micro, rows, time = (int(golden[f"config.{name}"]) for name in ("micro_batches", "rows", "row_tokens"))
-    tokens = rows * time
+    micro, factors = int(golden["config.micro_batches"]), rewarms(golden)
     for step, elapsed in enumerate(golden["elapsed_ms"]):
         values = schedule_at(config, model_config.recurrence, float(elapsed) / float(golden["cap_ms"]), step)
+        values = replace(values, learning_rate=values.learning_rate * factors[step])
         assert values.learning_rate == pytest.approx(golden["lr_multiplier"][step], abs=1e-12)
         assert values.momentum == pytest.approx(golden["muon_momentum"][step], abs=1e-12)
         assert values.recurrent == golden["looping"][step]
         losses = []
-        for index in range(step * micro, (step + 1) * micro):
-            chunk = stream[index * tokens : index * tokens + tokens + 1]
-            loss = model(chunk[:-1].view(rows, time), chunk[1:].view(rows, time), recurrent=values.recurrent)
+        for ids, targets, segments in batches(golden, step):
+            loss = model(ids, targets, recurrent=values.recurrent, segments=segments)
             (loss / micro).backward()
             losses.append(loss.item())
         norm = optimizers.reduce_clip_and_step(values)

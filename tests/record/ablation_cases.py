@@ -22,7 +22,7 @@ def technique(name: str, **changes: object) -> Technique:
 STEPS = (
     ("tiny", None),
     ("tiny+gain", technique("gain", model__query_gain=2.0)),
-    ("tiny+clip", technique("clip", quant__attention__clip_sigmas=16.0)),
+    ("tiny+clip", technique("clip", quant__mlp__clip_sigmas=16.0)),
     ("tiny+decay", technique("decay", optim__matrices__weight_decay=0.2)),
 )
 """Each on top of the one before; the clip needs no training of its own."""

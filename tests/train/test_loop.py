@@ -102,7 +102,7 @@ def test_gradients_do_not_depend_on_how_rows_are_grouped(quick: Recipe, corpus: 
         inputs, targets = RankBatches(Dataset.open(corpus), quick.train, ONE_RANK).next_batch()
         torch.manual_seed(0)
         torch.nn.init.normal_(learner.model.blocks[0].mlp.down.weight, std=0.1)
-        accumulate(learner.model, inputs, targets, values, quick, machine, tokens_at_once=at_once)
+        accumulate(learner.model, inputs, targets, values, quick, machine, context=32, tokens_at_once=at_once)
         gradients.append([parameter.grad.clone() for parameter in learner.model.parameters() if parameter.grad is not None])
     for other in gradients[1:]:
         for found, wanted in zip(other, gradients[0], strict=True):

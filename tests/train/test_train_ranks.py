@@ -94,3 +94,25 @@ def test_a_banked_state_of_two_ranks_resumes_per_matrix_on_one(quick: Recipe, co
     assert all(momentum.any() for momentum in momenta.values())
     resumed = train_alone(twenty_steps(quick, "per_matrix"), corpus, state.parent, resume=True)
     assert_close(resumed, train_alone(twenty_steps(quick, "per_matrix"), corpus, tmp_path / "one"))
+
+
+def test_two_ranks_train_on_packed_documents_as_one_and_change_context_together(
+    quick: Recipe, corpus: Path, tmp_path: Path
+) -> None:
+    changes = {
+        "train.loader": "packed_documents",
+        "train.streams": 2,
+        "train.context": 128,
+        "train.context_lengths": (32, 128),
+        "train.context_until": (0.4,),
+        "train.context_rewarm_steps": 2,
+        "train.budget": 6.0,
+        "model.gates.smear": True,
+    }
+    recipe = with_fields(twenty_steps(quick, "per_matrix", warmup_steps=1), changes)
+    on_two_ranks(recipe, corpus, tmp_path / "two")
+    ranks = [torch.load(tmp_path / "two" / f"{rank}.pt") for rank in range(2)]
+    assert_same(ranks[0], ranks[1])
+    assert_close(ranks[0], train_alone(recipe, corpus, tmp_path / "one"))
+    for folder in (tmp_path / "one", tmp_path / "two" / "0", tmp_path / "two" / "1"):
+        assert (folder / "metrics.jsonl").read_text().count('"event": "context", "step": 3') == 1

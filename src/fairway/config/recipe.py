@@ -23,6 +23,9 @@ class MachineConfig(Value):
     attention: Literal["auto", "flash4", "flash3", "varlen", "flex", "sdpa", "plain"] = "auto"
     """Attention back end; auto takes the fastest that runs here and says why. flash4, flash3: FlashAttention packages, varlen:
     torch's variable-length kernel, flex: FlexAttention, sdpa: torch's scaled dot product, plain: written out."""
+    fused_kernels: Literal["auto", "on", "off"] = "auto"
+    """Triton kernels in training: loss and gradient of the logits in one, the MLP's activation inside its matrix products. auto
+    takes them where a GPU and Triton are; their results differ from those of plain operations by rounding alone. PR #2140."""
     threads: int = 0
     """CPU threads per process; 0 leaves torch's choice."""
 

@@ -1,9 +1,14 @@
 """Optimizers, schedules and the training loop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from fairway.base.values import Value, require
+
+POLAR_EXPRESS_STEPS = 5
+"""Iterations for which Polar Express has a polynomial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +26,10 @@ class MuonConfig(Value):
     weight_decay: float = 0.085
     """Decoupled decay, multiplied by the scheduled learning rate. PR #1394; PR #1533 uses 0.095."""
     newton_schulz_steps: int = 5
-    """Iterations of the orthogonalisation."""
+    """Iterations of the orthogonalisation; Polar Express has no more than 5."""
+    coefficients: Literal["quintic", "polar_express"] = "quintic"
+    """Polynomials of the orthogonalisation. quintic: one for every iteration (PR #1394). polar_express: one for each, which
+    ends with singular values nearer to 1 (arXiv 2505.16932, PR #2140)."""
     row_normalize: bool = True
     """Scale every row of the update to unit length before the orthogonalisation. PR #1394."""
     layout: Literal["per_matrix", "banked"] = "per_matrix"
@@ -34,6 +42,11 @@ class MuonConfig(Value):
         require(0 <= self.momentum_start < 1, f"optim.matrices.momentum_start={self.momentum_start} is outside [0, 1)")
         require(self.momentum_ramp_steps >= 0, "optim.matrices.momentum_ramp_steps is negative; use 0 for no ramp")
         require(self.newton_schulz_steps >= 1, "optim.matrices.newton_schulz_steps must be at least 1")
+        require(
+            self.coefficients != "polar_express" or self.newton_schulz_steps <= POLAR_EXPRESS_STEPS,
+            f"optim.matrices.newton_schulz_steps={self.newton_schulz_steps} exceeds the {POLAR_EXPRESS_STEPS} polynomials of "
+            f"polar_express; use {POLAR_EXPRESS_STEPS} or fewer, or optim.matrices.coefficients=quintic",
+        )
         require(self.weight_decay >= 0, f"optim.matrices.weight_decay={self.weight_decay} is negative")
 
 
@@ -69,7 +82,8 @@ class OptimConfig(Value):
     scalars: AdamConfig = field(default_factory=AdamConfig)
     """Gains, channel scales, residual mixes, skip weights and gates."""
     gradient_clip: float = 0.3
-    """Largest joint L2 norm of all gradients, after averaging over ranks; 0 turns clipping off. PR #1394."""
+    """Largest joint L2 norm of all gradients, after averaging over ranks; 0 turns clipping off. PR #1394. The banked systems
+    clipped each rank's own gradient before averaging; here every number of ranks clips alike."""
     warmdown: float = 0.667
     """Share of progress, from the end, over which the learning rate falls linearly to its floor. PR #1394; #1776: 0.72."""
     learning_rate_floor: float = 0.0
@@ -99,13 +113,21 @@ class TrainConfig(Value):
     batch_tokens: int = 786432
     """Tokens per optimizer step over all ranks. PR #1394."""
     context: int = 2048
-    """Tokens of one training row."""
-    loader: Literal["random_windows", "contiguous"] = "random_windows"
-    """Random windows without replacement (PR #1394), or one stream read in order (the challenge's baseline)."""
+    """Tokens of one training row, or of the longest segment of a packed one; the last stage's where there are stages."""
+    context_lengths: tuple[int, ...] = ()
+    """Progressive context: the contexts of the stages, rising to ``context``; empty for one stage. Tokens per step stay. PR
+    #2140: 1024, 2048, 3072."""
+    context_until: tuple[float, ...] = ()
+    """Progress in (0, 1) up to which each stage but the last is in force, itself included. PR #2140: 0.1, 0.7."""
+    context_rewarm_steps: int = 32
+    """Steps over which the learning rate rises linearly again after a change of context; 0 for none. PR #2140."""
+    loader: Literal["random_windows", "contiguous", "packed_documents"] = "random_windows"
+    """Random windows without replacement (PR #1394), one stream read in order (the challenge's baseline), or one long row per
+    stream in which each document attends to itself alone (PR #2140)."""
     streams: int = 8
     """Logical data streams; physical ranks share them, so the order of data does not depend on the hardware."""
     warmup_steps: int = 20
-    """Steps before the clock starts, per depth schedule, to compile and settle; every state is restored afterwards."""
+    """Steps before the clock starts, per context and depth schedule, to compile and settle; every state is restored after."""
     validate_every: int = 4000
     """Steps between validations during training, off the clock; 0 for none."""
     log_every: int = 500
@@ -123,7 +145,7 @@ class TrainConfig(Value):
         )
         for name in ("batch_tokens", "context", "streams"):
             require(getattr(self, name) >= 1, f"train.{name}={getattr(self, name)} must be at least 1")
-        for name in ("warmup_steps", "validate_every", "checkpoint_every"):
+        for name in ("warmup_steps", "validate_every", "checkpoint_every", "context_rewarm_steps"):
             require(getattr(self, name) >= 0, f"train.{name}={getattr(self, name)} is negative")
         require(self.log_every >= 1, f"train.log_every={self.log_every} must be at least 1")
         row = self.streams * self.context
@@ -132,3 +154,34 @@ class TrainConfig(Value):
             f"train.batch_tokens={self.batch_tokens} is not a multiple of streams x context = {row}; "
             f"use {max(1, round(self.batch_tokens / row)) * row}",
         )
+        self._validate_stages()
+
+    def _validate_stages(self) -> None:
+        lengths, until = self.context_lengths, self.context_until
+        require(
+            len(until) == max(0, len(lengths) - 1),
+            f"train.context_until={_listed(until)} has {len(until)} entries for the {len(lengths)} of train.context_lengths="
+            f"{_listed(lengths)}; give one for each stage but the last",
+        )
+        if not lengths:
+            return
+        require(
+            lengths[0] >= 1 and _rises(lengths) and lengths[-1] == self.context,
+            f"train.context_lengths={_listed(lengths)} must rise to train.context={self.context}",
+        )
+        require(
+            _rises((0.0, *until, 1.0)), f"train.context_until={_listed(until)} must rise, above 0 and below 1, such as 0.1,0.7"
+        )
+        packed = self.loader == "packed_documents"
+        row = self.batch_tokens // self.streams if packed else self.context
+        what = "the packed row (batch_tokens / streams)" if packed else "train.context, whose rows are cut into shorter ones"
+        for length in lengths:
+            require(row % length == 0, f"train.context_lengths has {length}, which does not divide {row}, {what}; use divisors")
+
+
+def _rises(numbers: Sequence[float | int]) -> bool:
+    return all(before < after for before, after in pairwise(numbers))
+
+
+def _listed(numbers: Sequence[float | int]) -> str:
+    return ",".join(f"{number:g}" for number in numbers) or "()"

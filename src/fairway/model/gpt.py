@@ -35,6 +35,8 @@ class GPT(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         """Dtype of activations; parameters are cast to it at use."""
+        self.fused_loss = False
+        """Whether the training loss takes the fused kernel; `use_fused_kernels` sets it."""
         self.embedding = nn.Embedding(config.vocab_size, config.width, _weight=torch.zeros(config.vocab_size, config.width))
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.skips = Skips(config)
@@ -63,7 +65,7 @@ class GPT(nn.Module):
         """
         hidden = self.hidden(ids, recurrent=recurrent, segments=segments)
         caps = self.caps() if self.config.asymmetric_softcap == "trained" else self.config.softcap
-        return cross_entropy(hidden.flatten(0, 1), self.embedding.weight, targets.flatten(), caps)
+        return cross_entropy(hidden.flatten(0, 1), self.embedding.weight, targets.flatten(), caps, fused=self.fused_loss)
 
     def hidden(
         self,
@@ -106,6 +108,12 @@ class GPT(nn.Module):
         """Let every layer attend by the back end that ``machine.attention`` names; a new network has ``auto``."""
         for layer in range(self.config.layers):
             self.block(layer).attention.backend = backend
+
+    def use_fused_kernels(self, fused: bool) -> None:
+        """Let training take the fused kernels of the loss and of every MLP; a new network has plain operations."""
+        self.fused_loss = fused
+        for layer in range(self.config.layers):
+            self.block(layer).mlp.fused = fused
 
     def block(self, layer: int) -> Block:
         """The layer with physical index ``layer``."""

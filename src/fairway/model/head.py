@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from fairway.kernels.fused_loss import fused_loss_and_gradient, plain_loss_and_gradient
+
 CHUNK_LOGITS = {"cpu": 2**18, "cuda": 2**27}
 """Logits of one chunk of the loss: about one megabyte of cache on a CPU, half a gigabyte of float32 on a GPU."""
 
@@ -49,9 +51,9 @@ def softcap(logits: Float[Tensor, "... vocab"], cap: float | Caps) -> Float[Tens
 
     Source: arXiv 2408.00118, PR #1394.
     """
-    bound = cap
-    if isinstance(bound, Caps):
-        bound = torch.where(logits > 0, bound.positive.to(logits.dtype), bound.negative.to(logits.dtype))
+    if not isinstance(cap, Caps):
+        return cap * torch.tanh(logits / cap)
+    bound = torch.where(logits > 0, cap.positive.to(logits.dtype), cap.negative.to(logits.dtype))
     return bound * torch.tanh(logits / bound)
 
 
@@ -88,6 +90,8 @@ def cross_entropy(
     targets: Int[Tensor, " rows"],
     cap: float | Caps,
     chunk_rows: int | None = None,
+    *,
+    fused: bool = False,
 ) -> Float[Tensor, ""]:
     """Mean of ``-log softmax(capped_logits)[target]`` in nats per token, computed chunk by chunk.
 
@@ -101,6 +105,8 @@ def cross_entropy(
         cap: Bound of the logits in nats. With one for each sign, which have gradients too, the logits of a chunk are computed
             again on the way back.
         chunk_rows: Rows of a chunk; None fits a chunk to the device.
+        fused: Whether one kernel makes loss and gradient of a chunk; of no effect with a cap for each sign, or while no
+            gradients are recorded.
     """
     rows, vocab = len(hidden), len(embedding)
     if chunk_rows is None:
@@ -108,7 +114,7 @@ def cross_entropy(
     targets = targets.long()
     recording = torch.is_grad_enabled() and (hidden.requires_grad or embedding.requires_grad)
     if recording and not isinstance(cap, Caps):
-        return _ChunkedCrossEntropy.apply(hidden, embedding, targets, cap, chunk_rows)  # pyright: ignore[reportReturnType]
+        return _ChunkedCrossEntropy.apply(hidden, embedding, targets, cap, chunk_rows, fused)  # pyright: ignore[reportReturnType]
 
     def summed(rows: Tensor, wanted: Tensor) -> Tensor:
         return nn.functional.cross_entropy(capped_logits(rows, embedding, cap), wanted, reduction="sum")
@@ -121,14 +127,13 @@ def cross_entropy(
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """``cross_entropy`` with the gradients of hidden rows and embedding made in the forward pass.
-
-    ``cap * tanh(l / cap) + cap = 2 cap s`` with ``s = sigmoid(2 l / cap)``; the shift by ``cap`` cancels in the softmax, and
-    ``d loss / d l = (softmax - onehot) * 4 s (1 - s)``. Source: the fused loss of PR #2140.
-    """
+    """``cross_entropy`` with the gradients of hidden rows and embedding made in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, cap: float, chunk_rows: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, cap: float, chunk_rows: int, fused: bool
+    ) -> Tensor:
+        loss_and_gradient = fused_loss_and_gradient if fused else plain_loss_and_gradient
         matrix = embedding.to(hidden.dtype)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         grad_hidden = torch.empty_like(hidden)
@@ -136,16 +141,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=wide, device=hidden.device)
         for start in range(0, len(hidden), chunk_rows):
             part = slice(start, start + chunk_rows)
-            rows, wanted = hidden[part], targets[part, None]
-            squashed = (rows @ matrix.T).to(wide).mul_(2 / cap).sigmoid_()
-            scores = squashed * (2 * cap)
-            top, hit = scores.amax(-1, keepdim=True), scores.gather(1, wanted)
-            error = scores.sub_(top).exp_()
-            mass = error.sum(-1, keepdim=True)
-            total = total + (top + mass.log() - hit).sum()
-            error.div_(mass).scatter_add_(1, wanted, torch.full_like(hit, -1.0))
-            error.mul_(squashed.sub(squashed.square())).mul_(4 / len(hidden))
-            error = error.to(hidden.dtype)
+            rows = hidden[part]
+            losses, error = loss_and_gradient(rows @ matrix.T, targets[part], cap, 1 / len(hidden))
+            total = total + losses.sum()
             grad_hidden[part] = error @ matrix
             grad_matrix += error.T @ rows
         ctx.save_for_backward(grad_hidden, grad_matrix.to(embedding.dtype))
@@ -153,7 +151,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         grad_hidden, grad_matrix = ctx.saved_tensors
         (grad,) = grads
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_matrix * grad.to(grad_matrix.dtype), None, None, None
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_matrix * grad.to(grad_matrix.dtype), None, None, None, None

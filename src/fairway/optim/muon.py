@@ -5,7 +5,7 @@ One step for a matrix ``W`` of M x N (rows are outputs) with gradient ``G`` and 
     B <- mu B + G                          momentum, float32
     U  = G + mu B                          Nesterov
     U_i <- U_i / max(|U_i|, 1e-7)          every row to unit length (where ``row_normalize``)
-    O  = orthogonalize(U)                  Newton-Schulz
+    O  = orthogonalize(U)                  Newton-Schulz, by one polynomial or by one for each step
     W <- W (1 - rate decay) - rate sqrt(max(1, M / N)) O
 
 The rate is the spectral norm of the update of a square matrix, so it does not depend on the size of the gradient.

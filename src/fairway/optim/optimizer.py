@@ -13,6 +13,7 @@ from fairway.optim.banked_muon import BankedMuon
 from fairway.optim.clip import clip_gradients
 from fairway.optim.collectives import sum_gradients_
 from fairway.optim.muon import Muon
+from fairway.optim.newton_schulz import COEFFICIENTS
 from fairway.optim.rules import Group, parameter_groups
 from fairway.optim.schedules import ScheduleValues
 from fairway.optim.side_stream import SideStream
@@ -150,6 +151,7 @@ def build(
         weight_decay=matrices.weight_decay,
         steps=matrices.newton_schulz_steps,
         row_normalize=matrices.row_normalize,
+        coefficients=COEFFICIENTS[matrices.coefficients],
         dtype=torch.bfloat16 if low_products else members["matrices"][0].dtype,
         world_size=world_size,
         rank=rank,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,15 @@ from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
 from fairway.optim.averaging import WeightAverage
 from fairway.optim.optimizer import Optimizers, build
-from fairway.optim.schedules import ScheduleValues, schedule_at
-from fairway.train.batches import RankBatches, to_device
+from fairway.optim.schedules import (
+    ContextStage,
+    ScheduleValues,
+    context_at,
+    reachable_shapes,
+    rewarm_multiplier,
+    schedule_at,
+)
+from fairway.train.batches import RankBatches, micro_batches, practice_batches
 from fairway.train.clock import Clock
 from fairway.train.distributed import Ranks
 from fairway.train.interrupt import Interrupted, StopRequest
@@ -32,6 +39,9 @@ from fairway.train.state import SavedState, load_state, save_state
 
 CPU_FORWARD_TOKENS = 2048
 """Tokens per forward pass on a CPU: larger passes fall out of the cache, smaller ones pay the overhead of each call."""
+
+GRAPHS = 128
+"""Graphs that torch may compile of the network: contexts x depth schedules x numbers of segments. PR #2140; torch has 8."""
 
 Validate = Callable[[GPT], tuple[float, float]]
 
@@ -44,6 +54,8 @@ class Learner:
     optimizers: Optimizers
     average: WeightAverage
     step: int = 0
+    stage: ContextStage | None = None
+    """Stage of progressive context in force; None before the first step."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a step changes, by a unique name; the tensors are the live ones."""
@@ -85,6 +97,7 @@ def new_learner(recipe: Recipe, machine: Machine, ranks: Ranks) -> Learner:
     model.to(machine.device)
     model.compute_dtype = machine.activations
     model.use_attention(machine.attention)
+    model.use_fused_kernels(machine.fused_kernels)
     optimizers = build(
         model,
         recipe.optim,
@@ -109,21 +122,27 @@ def train(run: Training, *, resume: bool) -> Learner:
     learner = new_learner(recipe, machine, run.ranks)
     forward: Callable[..., Tensor] = learner.model
     if machine.compile:
-        # The flag of the depth schedule is a guarded constant: two graphs, each with static shapes.
+        # The flag of the depth schedule and the context are guarded constants: a graph each, with static shapes.
         forward = torch.compile(learner.model, dynamic=False, fullgraph=True)
+    with torch._dynamo.config.patch(recompile_limit=GRAPHS):
+        _warm_up_and_loop(run, learner, forward, resume=resume)
+    return learner
+
+
+def _warm_up_and_loop(run: Training, learner: Learner, forward: Callable[..., Tensor], *, resume: bool) -> None:
+    """Compile off the clock, open the streams, continue where a state says so, and train."""
     with run.clock.phase("warm-up", counted=False):
-        warm_up(learner, forward, recipe, machine, run.ranks)
-    batches = RankBatches(run.dataset, recipe.train, run.ranks)
+        warm_up(learner, forward, run.recipe, run.machine, run.ranks)
+    batches = RankBatches(run.dataset, run.recipe.train, run.ranks)
     if resume:
         _restore(run, learner, batches)
     graphs = compiled_graphs()
     with Prefetcher(batches, depth=2) as loader, run.clock.phase("train", counted=True):
         _loop(run, learner, forward, loader)
-    if machine.compile:
+    if run.machine.compile:
         late = compiled_graphs() - graphs
         run.metrics.event("compile", graphs=graphs, recompilations=late)
         logger.info(f"compiled graphs={graphs} recompilations-after-warm-up={late}")
-    return learner
 
 
 def compiled_graphs() -> int:
@@ -138,9 +157,11 @@ def _loop(run: Training, learner: Learner, forward: Callable[..., Tensor], loade
     pace = Pace(run.machine)
     while (progress := _progress(run, learner.step)) < 1.0:
         pace.wait()
-        values = schedule_at(recipe.optim, recipe.model.recurrence, progress, learner.step)
+        learner.stage = stage = _stage(run, learner, progress)
+        rewarm = rewarm_multiplier(learner.step, stage, config.context_rewarm_steps)
+        values = schedule_at(recipe.optim, recipe.model.recurrence, progress, learner.step, rewarm=rewarm)
         inputs, targets = loader.next_batch()
-        loss = accumulate(forward, inputs, targets, values, recipe, run.machine)
+        loss = accumulate(forward, inputs, targets, values, recipe, run.machine, context=stage.context)
         norm = learner.optimizers.reduce_clip_and_step(values)
         learner.optimizers.zero_grad()
         learner.average.update()
@@ -167,12 +188,13 @@ def _loop(run: Training, learner: Learner, forward: Callable[..., Tensor], loade
 
 def accumulate(
     forward: Callable[..., Tensor],
-    inputs: Int64[np.ndarray, "rows context"],
-    targets: Int64[np.ndarray, "rows context"],
+    inputs: Int64[np.ndarray, "rows time"],
+    targets: Int64[np.ndarray, "rows time"],
     values: ScheduleValues,
     recipe: Recipe,
     machine: Machine,
     *,
+    context: int,
     tokens_at_once: int = 0,
 ) -> Float[Tensor, ""]:
     """Add the gradients of this rank's rows, scaled so that the sum over ranks is the gradient of the global mean.
@@ -182,22 +204,21 @@ def accumulate(
         inputs: Token ids of this rank's rows.
         targets: The same, one token later.
         values: Whether the extra passes run.
-        recipe: Rows of the global batch.
+        recipe: Tokens of the global batch, and whether rows are packed.
         machine: Where the network is.
-        tokens_at_once: Tokens of one forward pass, at least one row; 0 takes 2,048 on a CPU, one stream on a GPU.
+        context: Context of the stage.
+        tokens_at_once: Tokens of one forward pass, at least one row; 0 takes 2,048 on a CPU, one stream on a GPU. A packed
+            row is always one pass.
 
     Returns:
         This rank's part of the global mean loss, in nats per token, on the device.
     """
     config = recipe.train
-    rows, total = len(inputs), config.batch_tokens // config.context
     usual = CPU_FORWARD_TOKENS if machine.device.type == "cpu" else config.batch_tokens // config.streams
-    at_once = max(1, (tokens_at_once or usual) // config.context)
+    passes = micro_batches(inputs, targets, config, machine.device, context=context, tokens_at_once=tokens_at_once or usual)
     loss = torch.zeros((), device=machine.device)
-    for begin in range(0, rows, at_once):
-        part = slice(begin, min(begin + at_once, rows))
-        ids, wanted = to_device(inputs[part], machine.device), to_device(targets[part], machine.device)
-        share = forward(ids, wanted, recurrent=values.recurrent) * (len(ids) / total)
+    for ids, wanted, segments in passes:
+        share = forward(ids, wanted, recurrent=values.recurrent, segments=segments) * (ids.numel() / config.batch_tokens)
         share.backward()
         loss += share.detach()
     return loss
@@ -207,20 +228,22 @@ def warm_up(learner: Learner, forward: Callable[..., Tensor], recipe: Recipe, ma
     """Run steps on random tokens to compile and to settle memory, then put every tensor back as it was.
 
     No text is read, so nothing can be learned from it (conditions V11, V12 of the validity notes), and the random tokens
-    have their own generator, so no random state moves either. Both depth schedules are run when recurrence is on.
+    have their own generator, so no random state moves either. Every context is run with every depth schedule that it meets;
+    a compiled network takes two steps at least for each shape of segments (PR #2140).
     """
     config = recipe.train
     if config.warmup_steps == 0:
         return
     saved = {name: tensor.clone() for name, tensor in learner.tensors().items()}
-    first, stop = ranks.share(config.streams)
-    rows = (stop - first) * (config.batch_tokens // config.streams // config.context)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(recipe.model.vocab_size, (rows, config.context + 1), generator=generator).numpy()
-    for recurrent in (False, True) if recipe.model.recurrence.extra_passes else (False,):
+    for context, recurrent in reachable_shapes(config, recipe.model.recurrence):
         values = ScheduleValues(learning_rate=1.0, momentum=recipe.optim.matrices.momentum_start, recurrent=recurrent)
-        for _ in range(config.warmup_steps):
-            accumulate(forward, tokens[:, :-1], tokens[:, 1:], values, recipe, machine)
+        batches = practice_batches(
+            config, ranks, context=context, vocab_size=recipe.model.vocab_size, every_count=machine.compile
+        )
+        least = 2 * len(batches) if machine.compile else 1
+        for step in range(max(config.warmup_steps, least)):
+            inputs, targets = batches[step % len(batches)]
+            accumulate(forward, inputs, targets, values, recipe, machine, context=context)
             learner.optimizers.reduce_clip_and_step(values)
             learner.optimizers.zero_grad()
             learner.average.update()
@@ -257,6 +280,19 @@ def _progress(run: Training, step: int) -> float:
             return step * config.batch_tokens / config.budget
         case "seconds":
             return run.ranks.agree(run.clock.seconds("train")) / (config.budget - config.reserve_seconds)
+
+
+def _stage(run: Training, learner: Learner, progress: float) -> ContextStage:
+    """The stage in force; a change is told once. Progress is agreed by all ranks, so they change together."""
+    context, before = context_at(run.recipe.train, progress), learner.stage
+    if before is None:
+        return ContextStage(context=context)
+    if before.context == context:
+        return before
+    seconds = run.clock.seconds("train")
+    run.metrics.event("context", step=learner.step, progress=progress, seconds=seconds, before=before.context, context=context)
+    logger.info(f"step={learner.step} context={before.context}->{context} progress={progress:.3f} seconds={seconds:.1f}")
+    return ContextStage(context=context, since=learner.step)
 
 
 def _log_step(run: Training, learner: Learner, values: ScheduleValues, progress: float, loss: Tensor, norm: Tensor) -> None:
@@ -317,6 +353,7 @@ def _save(run: Training, learner: Learner, loader: Prefetcher) -> None:
     if run.ranks.leads:
         numbers = {
             "step": learner.step,
+            "stage": asdict(learner.stage) if learner.stage else None,
             "streams": streams,
             "clock": run.clock.to_dict(),
             "metrics_bytes": run.metrics.position(),
@@ -329,6 +366,9 @@ def _restore(run: Training, learner: Learner, batches: RankBatches) -> None:
     saved = load_state(run.state_path)
     learner.restore(saved.tensors)
     learner.step = saved.numbers["step"]
+    # A state from before there were stages has none: its run knew one context.
+    stage = saved.numbers.get("stage")
+    learner.stage = ContextStage(**stage) if stage else None
     batches.restore(saved.numbers["streams"])
     run.clock.restore(saved.numbers["clock"])
     logger.info(f"resumed at step {learner.step}")

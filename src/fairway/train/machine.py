@@ -9,7 +9,7 @@ import torch
 
 from fairway.base.errors import MachineError
 from fairway.config import MachineConfig
-from fairway.kernels import attention
+from fairway.kernels import attention, fused
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Machine:
     """The attention back end that was asked for; what runs depends on the rows too (``fairway.kernels.attention``)."""
     attention_passed_over: dict[str, str] = field(default_factory=dict)
     """Why each attention back end that would have come first does not run on dense rows here."""
+    fused_kernels: bool = False
+    """Whether training takes the fused kernels of loss and MLP."""
 
     def settle(self) -> None:
         """Wait until the device has done all queued work, so that a clock read afterwards is true."""
@@ -45,7 +47,7 @@ def choose(config: MachineConfig, *, head_width: int = 64) -> Machine:
         head_width: Channels of an attention head, on which the attention back end depends.
 
     Raises:
-        MachineError: a GPU is asked for and none is there, or an attention back end that does not run here.
+        MachineError: a GPU is asked for and none is there, or kernels that do not run here.
     """
     has_cuda = torch.cuda.is_available()
     if config.device == "cuda" and not has_cuda:
@@ -73,9 +75,31 @@ def choose(config: MachineConfig, *, head_width: int = 64) -> Machine:
     reasons["threads"] = f"{torch.get_num_threads()}: " + ("asked for" if config.threads else "torch's choice")
     chosen = attention.choose(device, activations, config.attention, channels=head_width)
     reasons["attention"] = f"{chosen.name}: {chosen.reason}"
+    fuse, reasons["kernels"] = _fused(config.fused_kernels, device, activations)
     if cuda:
         torch.set_float32_matmul_precision("high")
-    return Machine(device, activations, compiled, reasons, config.attention, chosen.passed_over)
+    return Machine(device, activations, compiled, reasons, config.attention, chosen.passed_over, fuse)
+
+
+def _fused(wanted: str, device: torch.device, activations: torch.dtype) -> tuple[bool, str]:
+    """Whether the fused kernels are taken, and why.
+
+    Raises:
+        MachineError: they are asked for and do not run here.
+    """
+    missing = fused.missing(attention.look(device), activations)
+    if wanted == "on" and missing:
+        raise MachineError(
+            f"machine.fused_kernels=on does not run: {missing}; "
+            "use --machine.fused_kernels auto, which takes plain operations here"
+        )
+    if wanted != "auto":
+        return wanted == "on", f"{'fused' if wanted == 'on' else 'plain'}: asked for"
+    if missing:
+        return False, f"plain: the fused path {missing}"
+    # On a CPU Triton interprets its kernels, for tests, far slower than the plain operations.
+    cuda = device.type == "cuda"
+    return cuda, "fused: Triton and a GPU are here (not measured)" if cuda else "plain: Triton only interprets on a CPU"
 
 
 @contextmanager

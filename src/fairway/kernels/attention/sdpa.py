@@ -17,8 +17,10 @@ def grouped_sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments |
         return _attend(query, key, value)
     if torch.compiler.is_compiling():
         return _attend(query, key, value, segments.mask(query.shape[1]))
-    pieces = [_attend(query[:, a:b], key[:, a:b], value[:, a:b]) for a, b in segments.ranges()]
-    return torch.cat(pieces, dim=1)
+    # The gradient of a split is written once; that of a slice is a whole row of zeros for every segment.
+    sizes = [end - begin for begin, end in segments.ranges()]
+    pieces = zip(*(tensor.split(sizes, dim=1) for tensor in (query, key, value)), strict=True)
+    return torch.cat([_attend(*piece) for piece in pieces], dim=1)
 
 
 def flash_sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments | None = None) -> Tensor:
