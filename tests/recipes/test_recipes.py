@@ -98,7 +98,7 @@ def test_techniques_say_what_why_and_where_from(name: str) -> None:
         assert technique.changes
         assert technique.title
         assert technique.why
-        assert "PR #" in technique.source
+        assert technique.source.startswith(("PR #", "arXiv", "own"))
         assert set(technique.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
 
 
@@ -141,7 +141,13 @@ def test_a_proxy_keeps_every_technique_on(name: str) -> None:
     assert small.model.recurrence.extra_passes == full.model.recurrence.extra_passes
     assert small.model.residual.topology == full.model.residual.topology
     assert bool(small.model.exclusive_attention_layers) == bool(full.model.exclusive_attention_layers)
-    assert replace(small.quant, calibration_batches=full.quant.calibration_batches) == full.quant
+    assert small.quant.protection.groups == full.quant.protection.groups
+    shared = {name: getattr(full.quant, name) for name in ("calibration_batches", "protection")}
+    assert replace(small.quant, **shared) == full.quant
+    assert small.model.gates == full.model.gates
+    assert len(small.train.context_lengths) == len(full.train.context_lengths)
+    assert small.train.loader == full.train.loader
+    assert small.score.documents.sites == full.score.documents.sites
     assert (small.score.passes, small.score.tilt) == (full.score.passes, full.score.tilt)
     assert small.optim.matrices.row_normalize == full.optim.matrices.row_normalize
     assert small.optim.matrices.layout == full.optim.matrices.layout

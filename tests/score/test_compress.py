@@ -50,7 +50,8 @@ class SmallCoder:
         self.predictor = Repeating(tokenizer.vocab_size)
         self.inner = Coder(self.make, tokenizer, ARTIFACT, choose(MachineConfig(device="cpu", threads=1)))
 
-    def make(self, name: PassName, targets: int) -> tuple[Predictor, list[Block]]:
+    def make(self, name: PassName, targets: int, documents: int) -> tuple[Predictor, list[Block]]:
+        assert documents == 1
         assert name == "plain"
         return self.predictor, fixed_plan(plain_windows(targets, 4))
 
@@ -172,9 +173,7 @@ def test_damage_behind_a_forged_checksum_never_gives_wrong_text(coder: SmallCode
     for position in range(len(whole.words)):
         words = whole.words.copy()
         words[position] ^= 1 << 7
-        forged = CodedFile(
-            whole.artifact, whole.content, "plain", whole.targets, whole.size, whole.dropped, whole.arithmetic, words
-        )  # fmt: skip
+        forged = replace(whole, words=words)
         if position < len(whole.words) - 1:
             with pytest.raises(ArtifactError):
                 coder.restore(forged.to_bytes())
@@ -191,8 +190,8 @@ def test_another_artifact_is_refused(coder: SmallCoder) -> None:
 def test_files_of_other_kinds_are_refused_by_name() -> None:
     with pytest.raises(ArtifactError, match=r"notes\.txt is not coded text"):
         CodedFile.from_bytes(b"just some text", "notes.txt")
-    with pytest.raises(ArtifactError, match="version 02"):
-        CodedFile.from_bytes(b"FWCODED\x02" + bytes(40), "new.fwc")
+    with pytest.raises(ArtifactError, match="has version 03; this release reads 02"):
+        CodedFile.from_bytes(b"FWCODED\x03" + bytes(40), "new.fwc")
 
 
 def test_the_header_is_small(coder: SmallCoder) -> None:

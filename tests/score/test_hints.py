@@ -346,3 +346,39 @@ def test_settings_that_cannot_be_counted_are_refused() -> None:
     for state in ({}, {"tokens": np.zeros(3, np.int64)}, {"tokens": np.zeros(3, np.uint16), "more": np.zeros(1, np.uint8)}):
         with pytest.raises(DataError, match="state of an n-gram scan"):
             scanner(EXACT).load_state_dict(state)
+
+
+@needs_compiler
+@given(
+    turns=st.lists(st.tuples(st.lists(st.integers(0, 4), max_size=5), st.lists(st.integers(0, 4), max_size=6)), max_size=12),
+    counting=st.sampled_from(["exact", "pr2140"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_native_and_plain_scans_take_turns_alike(turns: list[tuple[list[int], list[int]]], counting: str) -> None:
+    """Contexts that are taken up are looked up and not counted, and none reaches back before them."""
+    config = TiltConfig(counting=counting, contexts=(2,), thresholds=(0.5,), minimum_counts=(1,), strength=1.5)
+    scans = [HintScanner(config, targets=100, vocab_size=5, native=native, resumes=True) for native in ("always", "never")]
+    for context, pushed in turns:
+        found = []
+        for scan in scans:
+            first = scan.resume(np.array(context, np.uint16))
+            hints, strengths = scan.push(np.array(pushed, np.uint16))
+            found.append((first, hints.tolist(), strengths.tolist()))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("native", ["auto", "never"])
+def test_a_context_that_is_taken_up_counts_nothing(native: Native) -> None:
+    config = TiltConfig(contexts=(2,), thresholds=(0.5,), minimum_counts=(1,), strength=1.5)
+    scan = HintScanner(config, targets=100, vocab_size=9, native=native, resumes=True)
+    assert scan.resume(np.array([1, 2, 3], np.uint16)) == (-1, 0.0)
+    hints, _ = scan.push(np.array([4, 5], np.uint16))
+    assert hints.tolist() == [-1, -1]
+    # The context (1, 2) was never counted, (2, 3) and (3, 4) were.
+    assert scan.resume(np.array([1, 2], np.uint16)) == (-1, 0.0)
+    assert scan.resume(np.array([2, 3], np.uint16)) == (4, 1.5)
+    assert scan.resume(np.array([4], np.uint16)) == (-1, 0.0)
+    assert scan.push(np.array([7], np.uint16))[0].tolist() == [-1]
+    assert scan.resume(np.array([7, 3, 4], np.uint16)) == (5, 1.5)
+    with pytest.raises(DataError, match="no state to save"):
+        scan.state_dict()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairway.audit.scorer import Meta, SideInformation
 from fairway.base.values import with_fields
-from fairway.config import ADAPTIVE_PASSES, ModelConfig, PassName, ScoreConfig
+from fairway.config import ADAPTIVE_PASSES, DOCUMENT_PASSES, ModelConfig, PassName, ScoreConfig
 from fairway.data.tokenizer import Tokenizer
 from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
@@ -34,6 +34,10 @@ SMALL_SCALE_RATES = {"sgd": 0.1, "adamw": 0.02}
 """Peak step sizes of the adaptation in networks of a few thousand weights, by optimizer."""
 
 
+DOCUMENT_RATE = 0.02
+"""Step size of adapters in such networks."""
+
+
 class NetworkScorer:
     """A pass of a network as a black box.
 
@@ -49,14 +53,14 @@ class NetworkScorer:
             name: Name in tables.
             make: A fresh network at every call.
             config: Geometry and adaptation.
-            pass_name: plain, sliding, adapted or tilted.
+            pass_name: plain, sliding, adapted or tilted; passes over documents are those of ``audit/documents.py``.
             tokenizer: For the tilt's word experts.
         """
         self.name, self.fresh_network, self.config, self._tokenizer = name, make, config, tokenizer
         self.pass_name: PassName = pass_name
         model = make()
         self.vocab_size, self.parameters = model.config.vocab_size, sum(tensor.numel() for tensor in model.parameters())
-        self.declares: frozenset[SideInformation] = frozenset({"targets"} if pass_name in ADAPTIVE_PASSES else ())
+        self.declares = side_information(pass_name)
 
     def build(self, targets: int, told: int) -> tuple[Predictor, list[Block]]:
         """Predictor of a text that is said to have ``told`` targets, and the plan of the ``targets`` that are there."""
@@ -64,6 +68,7 @@ class NetworkScorer:
         predictor, plan = build_pass(self.pass_name, model, told, self.config, tokenizer=self._tokenizer)
         if told != targets:
             _, plan = build_pass(self.pass_name, model, targets, self.config, tokenizer=self._tokenizer)
+        assert isinstance(plan, list), "lane plans are for DocumentScorer"
         return predictor, plan
 
     def score(self, tokens: Int64[np.ndarray, " targets_plus_1"], meta: Meta) -> Float64[np.ndarray, " targets"]:
@@ -107,14 +112,15 @@ class NetworkScorer:
     def miniature(self, vocab_size: int) -> "NetworkScorer":
         """The same pass over few tokens: an untrained network of this shape, windows of four, chunks of four."""
         model = perturbed(replace(self.fresh_network().config, vocab_size=vocab_size))
-        return NetworkScorer(f"{self.name}, miniature", _copies(model), small_scale(self.config, 4), self.pass_name)
+        return _network_kind(self)(f"{self.name}, miniature", _copies(model), small_scale(self.config, 4), self.pass_name)
 
     def matched(self, vocab_size: int, context: int = 32) -> "NetworkScorer":
         """The miniature with predictions that are all but uniform until something is learnt from the text."""
         model = self.miniature(vocab_size).fresh_network()
         weight = model.embedding.weight.data
         weight *= MATCHED_SCALE / weight.square().mean().sqrt()
-        return NetworkScorer(f"{self.name}, uniform", _copies(model), small_scale(self.config, context), self.pass_name)
+        config = small_scale(self.config, context)
+        return _network_kind(self)(f"{self.name}, uniform", _copies(model), config, self.pass_name)
 
 
 class ArtifactScorer(NetworkScorer):
@@ -141,6 +147,19 @@ class ArtifactScorer(NetworkScorer):
         tokenizer = tokenizer or (Tokenizer(carried) if carried is not None else None)
         super().__init__(f"{packed.path.name} {pass_name}", _copies(packed.build(machine)), config, pass_name, tokenizer)
         self.packed = packed
+
+
+def side_information(pass_name: PassName) -> frozenset[SideInformation]:
+    """What a pass may know besides the text coded so far."""
+    if pass_name in DOCUMENT_PASSES:
+        return frozenset({"targets", "documents"})
+    return frozenset({"targets"}) if pass_name in ADAPTIVE_PASSES else frozenset()
+
+
+def _network_kind(scorer: NetworkScorer) -> type[NetworkScorer]:
+    """The class that shows the scorer's pass for any network: of an artifact's, the one that it extends."""
+    kinds = [kind for kind in type(scorer).__mro__ if issubclass(kind, NetworkScorer) and not issubclass(kind, ArtifactScorer)]
+    return kinds[0]
 
 
 def _copies(model: GPT) -> Callable[[], GPT]:
@@ -184,6 +203,15 @@ def logic_scale(config: ScoreConfig, context: int = 64, chunk: int = 128) -> Sco
         "max_tokens": 0,
         "adaptation.chunk_tokens": max(chunk, context),
         "adaptation.sequences_per_step": min(2, config.adaptation.sequences_per_step),
+        "documents.lanes": min(2, config.documents.lanes),
+        "documents.chunk_sizes": (max(1, context // 8), max(1, context // 4)),
+        "documents.chunk_limits": (max(1, context // 4),),
+        "documents.rank": min(4, config.documents.rank),
+        "documents.alpha": config.documents.alpha * min(4, config.documents.rank) / config.documents.rank,
+        "documents.prefix_documents": min(3, config.documents.prefix_documents),
+        "documents.phases": min(1, config.documents.phases),
+        "documents.global_context": max(1, context // 4),
+        "documents.global_chunk_tokens": max(1, context // 2),
     }
     return with_fields(config, changes)
 
@@ -203,7 +231,16 @@ def small_scale(config: ScoreConfig, context: int) -> ScoreConfig:
         "tilt.word_start_strength": 0.0,
         "tilt.agreement": 0.0,
     }
-    return with_fields(small, {**tilt, "stride": max(1, context // 2), "adaptation.learning_rate": rate})
+    documents = {
+        "documents.prefix_documents": min(1, config.documents.prefix_documents),
+        "documents.lanes": 1,
+        "documents.learning_rate": DOCUMENT_RATE,
+        "documents.global_learning_rate": SMALL_SCALE_RATES["sgd"],
+        "documents.global_context": 1,
+        "documents.global_chunk_tokens": 1,
+    }
+    rates = {"adaptation.learning_rate": rate, "stride": max(1, context // 2)}
+    return with_fields(small, {**tilt, **documents, **rates})
 
 
 class Recording:

@@ -10,17 +10,18 @@ import numpy as np
 import torch
 
 from fairway.audit.accounting import byte_accounting
-from fairway.audit.artifact import ArtifactScorer, logic_scale
+from fairway.audit.artifact import logic_scale
 from fairway.audit.caps import size, wall_clock
+from fairway.audit.documents import artifact_scorer
 from fairway.audit.finding import Finding
-from fairway.audit.ledger import ledger_coverage, read_ledger, scored_again
+from fairway.audit.ledger import AGAIN, ledger_coverage, read_ledger, scored_again
 from fairway.audit.run import run_audit
 from fairway.audit.runner import ADAPTED, BFLOAT16, FLOAT32, Tolerances
 from fairway.audit.streams import Streams, generate, shared_documents
 from fairway.base.errors import DataError
 from fairway.base.files import read_json
 from fairway.base.runs import RunFolder, artifact_and_folder
-from fairway.config import ADAPTIVE_PASSES, PassName, ScoreConfig
+from fairway.config import ADAPTIVE_PASSES, DOCUMENT_PASSES, PassName, ScoreConfig
 from fairway.data.dataset import Dataset
 from fairway.score.load import PackedModel
 from fairway.train.machine import Machine, limited_threads
@@ -35,6 +36,8 @@ SMALL_NETWORK = 4_000_000
 """Parameters up to which windows of 32 tokens are computed as fast by one thread as by several."""
 ACCOUNTED_TOKENS = 1_000_000
 """Leading tokens whose bytes are checked against their text."""
+MOST_DOCUMENT_TARGETS = 20_000
+"""Targets up to which a pass over documents is scored again, which takes the whole text."""
 AGAIN_CHUNKS = 1.25
 """Chunks of the run's own size that are scored again: one, and enough of the next to see its adaptation."""
 
@@ -79,7 +82,7 @@ class ArtifactAudit:
         for finding in findings:
             progress(finding)
         tokenizer = self.dataset.tokenizer if self.dataset else None
-        scorer = ArtifactScorer(self.packed, self.machine, self._logic, self.pass_name, tokenizer)
+        scorer = artifact_scorer(self.packed, self.machine, self._logic, self.pass_name, tokenizer)
         options = {"seed": seed, "tolerances": self.tolerances, "progress": progress}
         # A small network gains nothing from a second thread, and loses much where another process wants the core.
         with limited_threads(1 if scorer.parameters <= SMALL_NETWORK else torch.get_num_threads()):
@@ -128,10 +131,17 @@ class ArtifactAudit:
 
     def _again(self, arrays: dict[str, np.ndarray], dataset: Dataset) -> Finding:
         config = self.packed.score
+        if self.pass_name in DOCUMENT_PASSES and len(arrays["bytes"]) > MOST_DOCUMENT_TARGETS:
+            return AGAIN.undecided(
+                f"the rounds of {self.pass_name} depend on where the text ends, so its beginning cannot be scored alone, and "
+                f"all {len(arrays['bytes'])} targets are more than {MOST_DOCUMENT_TARGETS}; score the run again to compare"
+            )
         count = (
             round(AGAIN_CHUNKS * config.adaptation.chunk_tokens) if self.pass_name in ADAPTIVE_PASSES else 4 * config.context
         )
-        scorer = ArtifactScorer(self.packed, self.machine, config, self.pass_name, dataset.tokenizer)
+        if self.pass_name in DOCUMENT_PASSES:
+            count = len(arrays["bytes"])
+        scorer = artifact_scorer(self.packed, self.machine, config, self.pass_name, dataset.tokenizer)
         return scored_again(scorer, arrays, self.pass_name, dataset, count, self.tolerances)
 
 

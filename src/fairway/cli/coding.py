@@ -48,7 +48,7 @@ class ProveArguments:
     tokens: int = 4096
     """Targets to code. Decoding takes one forward pass per target."""
     pass_name: Annotated[str | None, tyro.conf.arg(name="pass")] = None
-    """Predictor: plain, sliding, adapted or tilted; by default the one that gives the artifact's result."""
+    """Predictor: plain, sliding, adapted, tilted, documents or documents_tilted; by default the artifact's result."""
     out: Path | None = None
     """Folder for proof.json and proof.fwc; by default the run's."""
     json: Switch = False
@@ -119,7 +119,7 @@ class CompressArguments(CoderArguments):
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """The coded file, ending in .fwc by custom."""
     pass_name: Annotated[str | None, tyro.conf.arg(name="pass")] = None
-    """Predictor: plain, sliding, adapted or tilted; by default the one that gives the artifact's result."""
+    """Predictor: plain, sliding, adapted, tilted, documents or documents_tilted; by default the artifact's result."""
 
 
 def compress(argv: Sequence[str]) -> int:

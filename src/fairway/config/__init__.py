@@ -7,14 +7,26 @@ The source of a default is the pull request (PR) of the Parameter Golf challenge
 from fairway.config.network import GateConfig, ModelConfig, RecurrenceConfig, ResidualConfig
 from fairway.config.packing import ArtifactConfig, ProtectionConfig, QuantConfig, RepairConfig, SchemeConfig
 from fairway.config.recipe import MachineConfig, Recipe
-from fairway.config.scoring import ADAPTIVE_PASSES, AdaptationConfig, PassName, ScoreConfig, TiltConfig
+from fairway.config.scoring import (
+    ADAPTIVE_PASSES,
+    ARTIFACT_PASSES,
+    DOCUMENT_PASSES,
+    AdaptationConfig,
+    DocumentAdaptationConfig,
+    PassName,
+    ScoreConfig,
+    TiltConfig,
+)
 from fairway.config.training import AdamConfig, MuonConfig, OptimConfig, TrainConfig
 
 __all__ = [
     "ADAPTIVE_PASSES",
+    "ARTIFACT_PASSES",
+    "DOCUMENT_PASSES",
     "AdamConfig",
     "AdaptationConfig",
     "ArtifactConfig",
+    "DocumentAdaptationConfig",
     "GateConfig",
     "MachineConfig",
     "ModelConfig",

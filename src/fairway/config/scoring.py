@@ -6,10 +6,19 @@ from typing import Literal
 
 from fairway.base.values import Value, require
 
-PassName = Literal["float", "plain", "sliding", "adapted", "tilted"]
+PassName = Literal["float", "plain", "sliding", "adapted", "tilted", "documents", "documents_tilted"]
 
-ADAPTIVE_PASSES: tuple[PassName, ...] = ("adapted", "tilted")
+ADAPTIVE_PASSES: tuple[PassName, ...] = ("adapted", "tilted", "documents", "documents_tilted")
 """Passes whose weights change while they score."""
+
+DOCUMENT_PASSES: tuple[PassName, ...] = ("documents", "documents_tilted")
+"""Passes that adapt to each document by itself, several documents side by side."""
+
+ARTIFACT_PASSES: tuple[PassName, ...] = ("plain", "sliding", *ADAPTIVE_PASSES)
+"""Passes that need the artifact alone."""
+
+ADAPTER_SITES = ("query", "key", "value", "output", "mlp", "head")
+"""Maps of the network that an adapter may add to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,82 @@ class AdaptationConfig(Value):
             f"score.adaptation.weight_decay={self.weight_decay} is for optimizer=adamw; sgd has none",
         )
         require(self.weight_decay >= 0, f"score.adaptation.weight_decay={self.weight_decay} is negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentAdaptationConfig(Value):
+    """Low-rank adapters that learn one document each, chunk by chunk: score, then update; and phases that train the network.
+
+    ``y = W x + (alpha / rank) B A x`` at every site, with A and B of the document's own. PR #1530, #1610, #1855, #2140.
+    """
+
+    lanes: int = 24
+    """Documents side by side, each with adapters of its own. PR #2140: 24 rows; PR #1530: 64."""
+    chunk_sizes: tuple[int, ...] = (16, 32, 64)
+    """Targets of a document that are scored before its adapters change; one more than ``chunk_limits``. PR #2140."""
+    chunk_limits: tuple[int, ...] = (256, 2000)
+    """strict: position in the document from which the next of ``chunk_sizes`` holds. as_published: longest document, in
+    tokens with both ends, for which each of them holds. PR #2140."""
+    rank: int = 80
+    """Rows of A. PR #1855; PR #1530: 96."""
+    alpha: float = 144.0
+    """The product with B is multiplied by ``alpha / rank``. PR #1855."""
+    sites: tuple[str, ...] = ("key", "output", "mlp", "head")
+    """Maps with adapters, in every block application: query, key, value, output, mlp, and head. PR #2140; PR #1530: all."""
+    learning_rate: float = 0.000075
+    """Step size of AdamW with beta1 = 0. PR #2140; PR #1530: 1e-4."""
+    beta2: float = 0.99
+    """Decay of the mean square of the gradient. PR #1855; PR #1530: 0.999."""
+    weight_decay: float = 0.5
+    """Decoupled decay, times the step size. PR #1530."""
+    warm_start: bool = True
+    """A document begins with the A that the last document of its lane left; B always begins at zero. PR #1855."""
+    seed: int = 0
+    """Seed of the first A."""
+    phases: int = 1
+    """Times that the whole network is trained on documents already scored; 0 for never. PR #1610, #2140: 1; PR #1626: 3."""
+    prefix_documents: int = 2500
+    """Documents scored before the last phase; the others are spread evenly before it. PR #1855, #2140."""
+    global_learning_rate: float = 0.001
+    """Peak step size of a phase's SGD; falls as a cosine over its chunks. PR #1626."""
+    global_momentum: float = 0.9
+    """Momentum of a phase's SGD, whose buffers begin empty. PR #1610."""
+    global_chunk_tokens: int = 32768
+    """Tokens per optimizer step of a phase. PR #1610."""
+    global_context: int = 2048
+    """Tokens per row of a phase, and its longest stretch of attention; rows of a step are packed. PR #2140: 3072."""
+    global_clip: float = 1.0
+    """Largest joint L2 norm of a phase's gradients; 0 turns clipping off. PR #1610."""
+
+    def validate(self) -> None:
+        where = "score.documents"
+        for name in ("lanes", "rank", "global_chunk_tokens", "global_context"):
+            require(getattr(self, name) >= 1, f"{where}.{name}={getattr(self, name)} must be at least 1")
+        for name in ("phases", "prefix_documents", "weight_decay", "global_clip"):
+            require(getattr(self, name) >= 0, f"{where}.{name}={getattr(self, name)} is negative; use 0 for none")
+        for name in ("alpha", "learning_rate", "global_learning_rate"):
+            require(getattr(self, name) > 0, f"{where}.{name}={getattr(self, name)} must be positive")
+        for name in ("beta2", "global_momentum"):
+            require(0 <= getattr(self, name) < 1, f"{where}.{name}={getattr(self, name)} is outside [0, 1)")
+        sizes, limits = self.chunk_sizes, self.chunk_limits
+        require(
+            len(sizes) == len(limits) + 1 and all(size >= 1 for size in sizes),
+            f"{where}.chunk_sizes={sizes} must be positive, and one more than chunk_limits={limits}",
+        )
+        require(
+            all(b > a for a, b in pairwise((0, *limits))), f"{where}.chunk_limits={limits} must be positive and rise strictly"
+        )
+        unknown = [site for site in self.sites if site not in ADAPTER_SITES]
+        require(not unknown, f"{where}.sites={self.sites} has {unknown}; known are {', '.join(ADAPTER_SITES)}")
+        require(
+            len(self.sites) > 0 and len(set(self.sites)) == len(self.sites),
+            f"{where}.sites={self.sites} must name at least one site, and none twice",
+        )
+        require(
+            self.global_chunk_tokens >= self.global_context,
+            f"{where}.global_chunk_tokens={self.global_chunk_tokens} is below global_context={self.global_context}, so no row "
+            "would be trained on",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +203,8 @@ class ScoreConfig(Value):
     and state, even where no decoder could follow it; a record can be claimed from strict alone."""
 
     passes: tuple[PassName, ...] = ("float", "plain", "sliding", "adapted")
-    """Passes to run; the last is the result. float: before quantization; plain, sliding, adapted, tilted: from the artifact."""
+    """Passes to run; the last is the result. float: before quantization. From the artifact: plain, sliding, adapted, tilted,
+    documents (adapters per document), documents_tilted."""
     context: int = 2048
     """Longest context of a prediction, in tokens."""
     stride: int = 64
@@ -133,11 +219,13 @@ class ScoreConfig(Value):
     """Targets that a run codes and decodes in fresh processes after scoring; 0 leaves the proof to ``fairway prove``."""
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     """Test-time training of the ``adapted`` and ``tilted`` passes."""
+    documents: DocumentAdaptationConfig = field(default_factory=DocumentAdaptationConfig)
+    """Adapters and phases of the ``documents`` and ``documents_tilted`` passes."""
     tilt: TiltConfig = field(default_factory=TiltConfig)
-    """N-gram tilt of the ``tilted`` pass, which is otherwise the adapted pass."""
+    """N-gram tilt of the ``tilted`` pass, which is otherwise the adapted pass, and of ``documents_tilted``."""
 
     def validate(self) -> None:
-        require(len(self.passes) > 0, "score.passes is empty; name at least one of float, plain, sliding, adapted, tilted")
+        require(len(self.passes) > 0, f"score.passes is empty; name at least one of float, {', '.join(ARTIFACT_PASSES)}")
         require(len(set(self.passes)) == len(self.passes), f"score.passes={self.passes} names a pass twice")
         require(self.passes[-1] != "float", "score.passes ends with float; the result must come from the artifact")
         for name in ("context", "stride", "windows_per_forward"):
@@ -147,6 +235,17 @@ class ScoreConfig(Value):
         require(self.proof_targets >= 0, f"score.proof_targets={self.proof_targets} is negative; use 0 for none")
         chunk = self.adaptation.chunk_tokens
         require(
-            not set(ADAPTIVE_PASSES) & set(self.passes) or chunk >= self.context,
+            not {"adapted", "tilted"} & set(self.passes) or chunk >= self.context,
             f"score.adaptation.chunk_tokens={chunk} is below score.context={self.context}, so no row would be trained on",
+        )
+        largest = max(self.documents.chunk_sizes)
+        require(
+            not set(DOCUMENT_PASSES) & set(self.passes) or largest <= self.context,
+            f"score.documents.chunk_sizes={self.documents.chunk_sizes} exceed score.context={self.context}",
+        )
+        words = self.tilt.agreement + self.tilt.within_word_strength + self.tilt.word_start_strength
+        require(
+            "documents_tilted" not in self.passes or words == 0,
+            "score.tilt runs word experts, which follow one text from its beginning; the pass documents_tilted takes turns "
+            "between documents: set agreement, within_word_strength and word_start_strength to 0",
         )

@@ -20,9 +20,9 @@ def interpreted() -> bool:
     """Whether Triton interprets kernels on the CPU in this process instead of compiling them; for tests alone."""
     if find_spec("triton") is None:
         return False
-    import triton  # pyright: ignore[reportMissingImports]
+    from triton import knobs  # pyright: ignore[reportMissingImports]
 
-    return triton.knobs.runtime.interpret
+    return knobs.runtime.interpret
 
 
 def missing(facts: Facts, dtype: torch.dtype) -> str:

@@ -34,6 +34,7 @@ typedef struct {
     const uint16_t *text;
     const uint8_t *opens;    /* per token id: the piece begins with a space; NULL without word experts */
     const uint8_t *boundary; /* per token id: the token belongs to no word */
+    uint64_t floor;          /* contexts of tokens lie in text[floor ..) */
 } Text;
 
 /* What is known of one context before its table is asked. */
@@ -70,7 +71,7 @@ static void rewind_to(Cursor *cursor, const Text *text, uint64_t end) {
 }
 
 static uint64_t length_of(const Expert *expert, const Cursor *cursor, const Text *text, uint64_t end) {
-    if (expert->kind == TOKEN) return end >= expert->rule.length ? expert->rule.length : 0;
+    if (expert->kind == TOKEN) return end >= text->floor + expert->rule.length ? expert->rule.length : 0;
     uint64_t back = expert->kind == WITHIN ? 1 : WORDS;
     if (end == 0 || text->boundary[text->text[end - 1]] || cursor->words < back) return 0;
     uint64_t length = end - cursor->starts[(cursor->words - back) % WORDS];
@@ -142,7 +143,8 @@ static void propose(const Expert *expert, const Text *text, uint64_t slot, doubl
     candidate->strength = scaled ? strength * confidence : strength;
 }
 
-/* Digest text[position .. position + pushed); experts stand in rising order of length, then WITHIN, then WORD. */
+/* Digest text[position .. position + pushed); experts stand in rising order of length, then WITHIN, then WORD. With nothing
+   pushed, hints[0] is the hint for the token after the text. */
 void ngram_exact(
     const Text *text, Expert *tables, int experts, const Strengths *strengths, uint64_t position, uint64_t pushed,
     int32_t *hints, double *hint_strengths
@@ -170,7 +172,8 @@ void ngram_exact(
             int scaled = expert->kind == TOKEN && strengths->scaled;
             propose(expert, text, slots[i], by_kind[expert->kind], scaled, &candidates[expert->kind]);
         }
-        if (done) choose(candidates, strengths->agreement, &hints[done - 1], &hint_strengths[done - 1]);
+        uint64_t out = pushed ? done - 1 : 0;
+        if (done || !pushed) choose(candidates, strengths->agreement, &hints[out], &hint_strengths[out]);
     }
 }
 

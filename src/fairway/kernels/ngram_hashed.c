@@ -42,18 +42,19 @@ static void count(Hashed *table, Context *context, uint64_t key, uint64_t pair, 
     }
 }
 
-/* Digest text[position .. position + pushed). */
+/* Digest text[position .. position + pushed). Contexts lie in text[floor ..). With nothing pushed, hints[0] is the hint for the
+   token after the text. */
 void ngram_hashed(
-    const uint16_t *text, Hashed *table, const Strengths *strengths, uint64_t position, uint64_t pushed, int32_t *hints,
-    double *hint_strengths
+    const uint16_t *text, uint64_t floor, Hashed *table, const Strengths *strengths, uint64_t position, uint64_t pushed,
+    int32_t *hints, double *hint_strengths
 ) {
-    const uint64_t length = table->rule.length;
+    const uint64_t length = table->rule.length, least = floor + length;
     const float threshold = (float)table->rule.threshold;
     uint64_t keys[ENDS], pairs[ENDS];
     Context *context = 0;
     for (uint64_t step = 0; step <= pushed + AHEAD; step++) {
         uint64_t ahead = position + step;
-        if (step <= pushed && ahead >= length) {
+        if (step <= pushed && ahead >= least) {
             uint64_t key = keys[step % ENDS] = context_key(text + ahead - length, length);
             fetch(&table->contexts[home_of(key, table->bits)]);
             if (step < pushed) {
@@ -62,20 +63,22 @@ void ngram_hashed(
             }
         }
         if (step < AHEAD) continue;
-        uint64_t done = step - AHEAD, end = position + done;
-        if (done) {
-            hints[done - 1] = -1;
-            hint_strengths[done - 1] = 0;
-            uint64_t before = (done - 1) % ENDS;
-            if (end > length) count(table, context, keys[before], pairs[before], text[end - 1]);
+        uint64_t done = step - AHEAD, end = position + done, out = pushed ? done - 1 : 0;
+        if (done || !pushed) {
+            hints[out] = -1;
+            hint_strengths[out] = 0;
         }
-        if (end < length) continue;
+        if (done) {
+            uint64_t before = (done - 1) % ENDS;
+            if (end > least) count(table, context, keys[before], pairs[before], text[end - 1]);
+        }
+        if (end < least) continue;
         context = find(table, keys[done % ENDS]);
-        if (!done || context->total < table->rule.minimum_count || !context->total) continue;
+        if ((!done && pushed) || context->total < table->rule.minimum_count || !context->total) continue;
         float confidence = (float)context->top_count / (float)context->total;
         if (confidence < threshold || strengths->strength == 0) continue;
-        hints[done - 1] = (int32_t)(context->key >> 48);
-        hint_strengths[done - 1] = strengths->scaled ? strengths->strength * (double)confidence : strengths->strength;
+        hints[out] = (int32_t)(context->key >> 48);
+        hint_strengths[out] = strengths->scaled ? strengths->strength * (double)confidence : strengths->strength;
     }
 }
 

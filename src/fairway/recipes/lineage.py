@@ -12,6 +12,7 @@ from fairway.config import (
     ScoreConfig,
     TrainConfig,
 )
+from fairway.recipes import document_techniques as d
 from fairway.recipes import techniques as t
 from fairway.recipes.technique import System
 
@@ -110,6 +111,47 @@ SYSTEMS: dict[str, System] = {
             t.FIVE_EPOCHS,
             t.TILT,
         ),
+    ),
+    "pr1855": System(
+        summary="PR #1855: CaseOps, packed documents, gates, int7 embedding, adapters per document; 1.06108 bpb",
+        parent="pr1413",
+        techniques=(
+            d.CASEOPS,
+            t.THREE_LOOPED_LAYERS,
+            d.LATE_ROUTED_LANES,
+            t.BANKS,
+            t.QUERY_GAIN_525,
+            d.MUON_RATE_26,
+            d.POLAR_EXPRESS,
+            d.LONGER_ADAM_MEMORY,
+            d.FLOORED_WARMDOWN,
+            d.SMEAR_GATE,
+            d.ATTENTION_GATES,
+            d.PACKED_DOCUMENTS,
+            d.INT7_EMBEDDING,
+            d.CLASS_CLIPS,
+            d.INT8_GATES,
+            d.LOW_RANK_REPAIR,
+            d.DOCUMENT_ADAPTERS,
+        ),
+    ),
+    "pr2140": System(
+        summary="PR #2140, corrected: progressive context, protected columns, finer chunks, token-only tilt; 1.05702 bpb",
+        parent="pr1855",
+        techniques=(
+            d.SLOPE_03,
+            d.OWN_SOFTCAPS,
+            d.PROGRESSIVE_CONTEXT,
+            d.SHORT_CALIBRATION,
+            d.PROTECTED_COLUMNS,
+            d.FINER_CHUNKS,
+            d.DOCUMENT_TILT,
+        ),
+    ),
+    "frontier": System(
+        summary="PR #2140 in a form that can be proved, without its inert settings",
+        parent="pr2140",
+        techniques=(d.STRICT_ORDER, d.ONE_SOFTCAP, d.WEIGHTED_REPAIR),
     ),
 }
 """The published systems that are told as differences. Scores are those of their logs on 8xH100 and FineWeb."""

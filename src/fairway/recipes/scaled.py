@@ -1,5 +1,6 @@
 """Any full-size recipe at laptop size, with every technique kept on."""
 
+import math
 from dataclasses import replace
 
 from fairway.base.values import with_fields
@@ -9,8 +10,14 @@ PROXY_LAYERS = 8
 """As few as tell two looped layers from three, and leave parallel layers behind them."""
 PROXY_WIDTH, PROXY_HEADS = 64, 4
 PROXY_STEPS = 300
+PROXY_CONTEXT = 256
 SHORTER = 15
 """A full run takes about 4,600 steps."""
+
+
+def _power_of_two(length: float) -> int:
+    """The largest power of two that is not above ``length``: it divides every row."""
+    return 1 << int(math.log2(length))
 
 
 def proxy(full: Recipe) -> Recipe:
@@ -31,6 +38,7 @@ def proxy(full: Recipe) -> Recipe:
         if loop.extra_passes
         else RecurrenceConfig(first=0, last=0, extra_passes=0)
     )
+    train, documents = full.train, full.score.documents
     changes = {
         "model.vocab_size": 1024,
         "model.layers": layers,
@@ -49,21 +57,32 @@ def proxy(full: Recipe) -> Recipe:
         "train.budget": float(PROXY_STEPS),
         "train.budget_unit": "steps",
         "train.batch_tokens": 4096,
-        "train.context": 256,
+        "train.context": PROXY_CONTEXT,
+        "train.context_lengths": tuple(_power_of_two(PROXY_CONTEXT * c / train.context) for c in train.context_lengths),
+        "train.context_rewarm_steps": -(-train.context_rewarm_steps // SHORTER),
         "train.streams": 8,
         "train.warmup_steps": 2,
         "train.validate_every": 0,
         "train.log_every": 20,
         "train.checkpoint_every": 100,
         "quant.calibration_batches": 32,
+        "quant.protection.columns": full.quant.protection.columns * PROXY_WIDTH // model.width,
         "artifact.byte_cap": 1_000_000,
-        "score.context": 256,
+        "score.context": PROXY_CONTEXT,
         "score.stride": 64,
         "score.keep_tail": True,
         "score.max_tokens": 131072,
         "score.adaptation.chunk_tokens": 4096,
         "score.adaptation.sequences_per_step": 16,
         "score.adaptation.frozen_blocks": depth(full.score.adaptation.frozen_blocks),
+        "score.documents.lanes": 8,
+        "score.documents.chunk_sizes": tuple(size // 2 for size in documents.chunk_sizes),
+        "score.documents.chunk_limits": tuple(limit // 8 for limit in documents.chunk_limits),
+        "score.documents.rank": max(1, documents.rank * PROXY_WIDTH // model.width),
+        "score.documents.alpha": documents.alpha * PROXY_WIDTH / model.width,
+        "score.documents.prefix_documents": 32,
+        "score.documents.global_chunk_tokens": 4096,
+        "score.documents.global_context": PROXY_CONTEXT,
     }
     return replace(
         with_fields(full, changes), name=f"proxy-{full.name}", summary=f"{full.name} at laptop size, every technique kept on"

@@ -13,10 +13,28 @@ PASS_MEANING = {
     "sliding": "from the artifact, every target with a long context before it",
     "adapted": "from the artifact, sliding windows, weights trained on text that is already scored",
     "tilted": "the adapted pass, tilted toward what followed the same tokens in text that is already scored",
+    "documents": "from the artifact, documents side by side, each with adapters trained on its own scored text",
+    "documents_tilted": "the documents pass, tilted toward what followed the same tokens in text that is already scored",
 }
-PASS_MARKER = {"float": "s", "plain": "o", "sliding": "^", "adapted": "D", "tilted": "v"}
-PASS_LINE = {"float": (0, (1, 1.4)), "plain": "-", "sliding": (0, (5, 1.6)), "adapted": "-", "tilted": (0, (3, 1, 1, 1))}
-GAINING = ("sliding", "adapted", "tilted")
+PASS_MARKER = {
+    "float": "s",
+    "plain": "o",
+    "sliding": "^",
+    "adapted": "D",
+    "tilted": "v",
+    "documents": "P",
+    "documents_tilted": "X",
+}
+PASS_LINE = {
+    "float": (0, (1, 1.4)),
+    "plain": "-",
+    "sliding": (0, (5, 1.6)),
+    "adapted": "-",
+    "tilted": (0, (3, 1, 1, 1)),
+    "documents": "-",
+    "documents_tilted": (0, (3, 1, 1, 1)),
+}
+GAINING = ("sliding", "adapted", "tilted", "documents", "documents_tilted")
 """Passes that are drawn as what they save against the plain pass."""
 
 
@@ -90,7 +108,15 @@ COLOURS = Look(
     ink="#1b2430",
     soft="#667180",
     grid="#e6e9ee",
-    passes={"float": "#737b87", "plain": "#0072b2", "sliding": "#d98200", "adapted": "#00795b", "tilted": "#b0568b"},
+    passes={
+        "float": "#737b87",
+        "plain": "#0072b2",
+        "sliding": "#d98200",
+        "adapted": "#00795b",
+        "tilted": "#b0568b",
+        "documents": "#c8500a",
+        "documents_tilted": "#3d8fc0",
+    },
     train="#0072b2",
     validation="#c8500a",
     bar="#6aa5cc",

@@ -58,6 +58,10 @@ def ladder_finding(data: Score) -> str:
         parts.append(_change("adaptation", bits["adapted"] - bits["sliding"]))
     if "adapted" in bits and "tilted" in bits:
         parts.append(_change("tilt", bits["tilted"] - bits["adapted"]))
+    if "plain" in bits and "documents" in bits:
+        parts.append(_change("adaptation per document", bits["documents"] - bits["plain"]))
+    if "documents" in bits and "documents_tilted" in bits:
+        parts.append(_change("its tilt", bits["documents_tilted"] - bits["documents"]))
     if not parts:
         last = data.passes[-1]
         return f"The {last.name} pass reaches {last.bits_per_byte:.4f} bits per byte"

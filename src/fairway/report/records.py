@@ -112,7 +112,7 @@ class Score:
     total_bytes: int
     byte_cap: int
     passes: tuple[PassScore, ...]
-    """In the order float, plain, sliding, adapted, tilted; the last is the result."""
+    """In the order float, plain, sliding, adapted, tilted, documents, documents_tilted; the last is the result."""
     clock: tuple[Phase, ...]
     seed: int
     data_fingerprint: str

@@ -8,13 +8,16 @@ comes out is the text. It cannot come out if a prediction used its own target, l
 """
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int, UInt32
 from torch import Tensor
 
+from fairway.base.errors import ArtifactError
 from fairway.score.driver import checked_distributions, cost, cut, score, scored_inputs
+from fairway.score.lanes import LanePlan, LaneRows, coding_order, cut_rows, decoded_order, in_coding_order, in_stream_order
 from fairway.score.ledger import Ledger
 from fairway.score.plan import Block, Windows
 from fairway.score.predictor import Predictor
@@ -48,6 +51,18 @@ class EncodedText:
         self.progress(first + len(targets))
         return cost(log_probabilities.gather(-1, targets[:, None])).flatten().numpy()
 
+    def price_rows(
+        self, predictor: Predictor, rows: LaneRows, before: LaneRows, frontier: int
+    ) -> Float32[np.ndarray, " targets"]:
+        """Write the targets of one row, as many as it has, and return their nats."""
+        batch, inside = cut_rows(self.tokens, _single(rows), before, frontier)
+        log_probabilities = checked_distributions(predictor, batch)[0].cpu()[: int(inside.sum())]
+        targets = self.tokens[rows.begin + 1 : rows.begin + 1 + len(log_probabilities)]
+        for target, row in zip(targets.tolist(), log_probabilities, strict=True):
+            self.encoder.encode(target, row)
+        self.progress(rows.begin + len(targets))
+        return cost(log_probabilities.gather(-1, targets[:, None])).flatten().numpy()
+
 
 class DecodedText:
     """Text that comes out of a decoder target by target."""
@@ -79,12 +94,28 @@ class DecodedText:
             nats[column] = cost(row[token]).item()
         return nats
 
+    def price_rows(
+        self, predictor: Predictor, rows: LaneRows, before: LaneRows, frontier: int
+    ) -> Float32[np.ndarray, " targets"]:
+        """Read the targets of one row, until the row says that it is over."""
+        (only,) = _single(rows).rows
+        nats: list[float] = []
+        while len(nats) < only.reach(self.tokens, rows.begin)[0]:
+            entry = rows.begin + len(nats)
+            batch, _ = cut_rows(self.tokens, rows, before, frontier, entry + 1)
+            row = checked_distributions(predictor, batch)[0, len(nats)].cpu()
+            token = self.decoder.decode(row)
+            self.tokens[entry + 1] = token
+            self.progress(entry + 1)
+            nats.append(cost(row[token]).item())
+        return np.array(nats, dtype=np.float32)
+
 
 def encode(
     predictor: Predictor,
     tokens: Int[Tensor, " targets_plus_1"],
     ledger: Ledger,
-    plan: Iterable[Block],
+    plan: Iterable[Block] | LanePlan,
     progress: Progress = silent,
 ) -> UInt32[np.ndarray, " words"]:
     """Write the targets of ``tokens`` in the order of ``plan``; ``ledger`` gets what they should cost.
@@ -92,8 +123,14 @@ def encode(
     Raises:
         ValidityError: as ``driver.score``.
     """
-    source = EncodedText(tokens, progress)
-    score(predictor, source, ledger, plan, windows_per_forward=1)
+    if isinstance(plan, LanePlan):
+        order = coding_order(plan, tokens)
+        source, walked = EncodedText(in_coding_order(tokens, order), progress), Ledger(ledger.byte_costs[order])
+        score(predictor, source, walked, plan, windows_per_forward=1)
+        ledger.commit(order, walked.nats)
+    else:
+        source = EncodedText(tokens, progress)
+        score(predictor, source, ledger, plan, windows_per_forward=1)
     return source.encoder.words
 
 
@@ -102,7 +139,7 @@ def decode(
     words: UInt32[np.ndarray, " words"],
     first: int,
     targets: int,
-    plan: Iterable[Block],
+    plan: Iterable[Block] | LanePlan,
     progress: Progress = silent,
 ) -> Int[Tensor, " targets_plus_1"]:
     """Read back what `encode` wrote with an equal predictor and plan.
@@ -113,9 +150,16 @@ def decode(
     source = DecodedText(words, first, targets, progress)
     ledger = Ledger(np.zeros(targets, dtype=np.uint16))
     score(predictor, source, ledger, plan, windows_per_forward=1)
-    return source.tokens
+    if not isinstance(plan, LanePlan):
+        return source.tokens
+    if ledger.committed != targets:
+        raise ArtifactError(f"the coded text ends after {ledger.committed} of its {targets} targets; it is damaged")
+    return in_stream_order(source.tokens, decoded_order(plan, source.tokens))
 
 
-def _single(windows: Windows) -> Windows:
+Single = TypeVar("Single", Windows, LaneRows)
+
+
+def _single(windows: Single) -> Single:
     assert len(windows) == 1, "a coder walks one window at a time"
     return windows

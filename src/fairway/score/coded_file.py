@@ -2,9 +2,10 @@
 
 One after the other, numbers as LEB128:
 
-- the magic "FWCODED" and the version, one byte 01
+- the magic "FWCODED" and the version, one byte 02
 - 8 bytes of the artifact's SHA-256; 8 bytes of the SHA-256 of the decoded bytes
-- the number of the pass, one byte; the numbers of targets, of decoded bytes, and of bytes to drop in front
+- the number of the pass, one byte; the numbers of targets, of documents, of decoded bytes, and of bytes to drop in
+  front
 - the length, one byte, and the name of the arithmetic (ASCII): torch, device, processor features, threads
 - the range coder's words, 4 bytes each, little-endian
 - 8 bytes of the SHA-256 of everything before them
@@ -26,7 +27,7 @@ from fairway.base.files import sha256_file
 from fairway.config import PassName
 from fairway.train.machine import Machine
 
-MAGIC = b"FWCODED\x01"
+MAGIC = b"FWCODED\x02"
 DIGEST = 8
 PASSES: tuple[PassName, ...] = get_args(PassName)
 MAX_TEXT_BYTES = 1 << 40
@@ -41,9 +42,11 @@ class CodedFile:
     content: bytes
     """First 8 bytes of the SHA-256 of the decoded bytes."""
     pass_name: PassName
-    """The predictor: plain, sliding, adapted or tilted, with the settings in the artifact."""
+    """The predictor, with the settings in the artifact."""
     targets: int
     """Tokens that are coded; token 0 is always the document marker."""
+    documents: int
+    """Document markers, token 0 included; passes over documents must know when the last one begins."""
     size: int
     """Decoded bytes."""
     dropped: int
@@ -58,7 +61,7 @@ class CodedFile:
         body = b"".join(
             (
                 MAGIC, self.artifact, self.content, bytes([PASSES.index(self.pass_name)]),
-                varint(self.targets), varint(self.size), varint(self.dropped),
+                varint(self.targets), varint(self.documents), varint(self.size), varint(self.dropped),
                 bytes([len(arithmetic)]), arithmetic, self.words.astype("<u4").tobytes(),
             )
         )  # fmt: skip
@@ -79,18 +82,27 @@ class CodedFile:
         if data[: len(MAGIC) - 1] != MAGIC[:-1]:
             raise ArtifactError(f"{name} is not coded text: it does not begin with FWCODED; give a file of fairway compress")
         if data[: len(MAGIC)] != MAGIC:
-            raise ArtifactError(f"{name} has version {data[len(MAGIC) - 1 : len(MAGIC)].hex()}; this release reads 01")
+            raise ArtifactError(f"{name} has version {data[len(MAGIC) - 1 : len(MAGIC)].hex()}; this release reads 02")
         if len(data) < len(MAGIC) + DIGEST or digest(data[:-DIGEST]) != data[-DIGEST:]:
             raise ArtifactError(f"{name} was changed or cut short (its checksum does not fit; copy it again")
         cursor = Cursor(data[len(MAGIC) : -DIGEST], "coded text")
         artifact, content, number = cursor.take(DIGEST), cursor.take(DIGEST), cursor.byte()
-        targets, size, dropped = cursor.varint(), cursor.varint(), cursor.varint()
+        targets, documents, size, dropped = cursor.varint(), cursor.varint(), cursor.varint(), cursor.varint()
         arithmetic = cursor.take(cursor.byte())
         words = cursor.rest()
-        if number >= len(PASSES) or len(words) % 4 or max(targets, size) > MAX_TEXT_BYTES or not arithmetic.isascii():
+        possible = max(targets, size) <= MAX_TEXT_BYTES and 1 <= documents <= targets + 1
+        if number >= len(PASSES) or len(words) % 4 or not possible or not arithmetic.isascii():
             raise ArtifactError(f"{name} has fields that no writer of this version makes; write it again")
         return cls(
-            artifact, content, PASSES[number], targets, size, dropped, arithmetic.decode("ascii"), np.frombuffer(words, "<u4")
+            artifact,
+            content,
+            PASSES[number],
+            targets,
+            documents,
+            size,
+            dropped,
+            arithmetic.decode("ascii"),
+            np.frombuffer(words, "<u4"),
         )
 
 

@@ -10,24 +10,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt16, UInt32
+from jaxtyping import Float, Int, UInt16, UInt32
 from torch import Tensor
 
 from fairway.base.errors import ArtifactError, DataError
 from fairway.base.log import logger
-from fairway.config import PassName
+from fairway.config import ARTIFACT_PASSES, PassName
 from fairway.data.tokenizer import BOS, Tokenizer
 from fairway.score.codec import Progress, decode, encode, silent
 from fairway.score.coded_file import CodedFile, arithmetic, digest, identity
 from fairway.score.ledger import Ledger
 from fairway.score.load import PackedModel
-from fairway.score.passes import build_pass
-from fairway.score.plan import Block
-from fairway.score.predictor import Predictor
+from fairway.score.passes import Plan, build_pass, count_documents
+from fairway.score.predictor import Predictor, Revealed, WindowBatch
 from fairway.train.machine import Machine
 
-Maker = Callable[[PassName, int], tuple[Predictor, list[Block]]]
-"""Fresh predictor and plan of a pass over so many targets."""
+Maker = Callable[[PassName, int, int], tuple[Predictor, Plan]]
+"""Fresh predictor and plan of a pass over so many targets in so many documents."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class Coder:
     def of(cls, packed: PackedModel, machine: Machine, tokenizer: Tokenizer) -> "Coder":
         """The predictors of an artifact, each on a fresh network."""
 
-        def make(name: PassName, targets: int) -> tuple[Predictor, list[Block]]:
-            return build_pass(name, packed.build(machine), targets, packed.score, tokenizer=tokenizer)
+        def make(name: PassName, targets: int, documents: int) -> tuple[Predictor, Plan]:
+            return build_pass(name, packed.build(machine), targets, packed.score, tokenizer=tokenizer, documents=documents)
 
         return cls(make, tokenizer, identity(packed.path), machine)
 
@@ -63,6 +62,28 @@ class EncodedStream:
     """What the targets should cost."""
     blocks: int
     """Blocks of the plan: times that text was revealed to the predictor."""
+
+
+class Counting:
+    """A predictor that counts how often text is revealed to it."""
+
+    def __init__(self, inner: Predictor) -> None:
+        """Args: inner: What is asked."""
+        self.inner, self.blocks = inner, 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of a distribution."""
+        return self.inner.vocab_size
+
+    def predict(self, batch: WindowBatch) -> Float[Tensor, "rows scored vocab"]:
+        """What the inner predictor says."""
+        return self.inner.predict(batch)
+
+    def observe(self, block: Revealed) -> None:
+        """Hand the block on."""
+        self.blocks += 1
+        self.inner.observe(block)
 
 
 def text_to_tokens(content: bytes, tokenizer: Tokenizer) -> tuple[list[int], int]:
@@ -97,7 +118,15 @@ def compress(content: bytes, coder: Coder, pass_name: PassName, progress: Progre
     tokens = torch.tensor([BOS, *ids], dtype=torch.int64)
     words = encode_stream(tokens, np.zeros(len(ids), dtype=np.uint16), coder.make, pass_name, progress).words
     return CodedFile(
-        coder.artifact, digest(content), pass_name, len(ids), len(content), dropped, arithmetic(coder.machine), words
+        coder.artifact,
+        digest(content),
+        pass_name,
+        len(ids),
+        count_documents(tokens),
+        len(content),
+        dropped,
+        arithmetic(coder.machine),
+        words,
     )
 
 
@@ -112,8 +141,9 @@ def encode_stream(
     ledger = Ledger(byte_costs)
     if len(tokens) < 2:
         return EncodedStream(np.zeros(0, dtype=np.uint32), ledger, 0)
-    predictor, plan = make(pass_name, len(tokens) - 1)
-    return EncodedStream(encode(predictor, tokens, ledger, plan, progress), ledger, len(plan))
+    predictor, plan = make(pass_name, len(tokens) - 1, count_documents(tokens))
+    counting = Counting(predictor)
+    return EncodedStream(encode(counting, tokens, ledger, plan, progress), ledger, counting.blocks)
 
 
 def decompress(coded: CodedFile, coder: Coder, progress: Progress = silent) -> tuple[bytes, Int[Tensor, " targets_plus_1"]]:
@@ -131,7 +161,7 @@ def decompress(coded: CodedFile, coder: Coder, progress: Progress = silent) -> t
     logger.info(f"decoding {coded.targets:,} tokens with the {coded.pass_name} predictor")
     tokens = torch.tensor([BOS], dtype=torch.int64)
     if coded.targets:
-        predictor, plan = coder.make(coded.pass_name, coded.targets)
+        predictor, plan = coder.make(coded.pass_name, coded.targets, coded.documents)
         tokens = decode(predictor, coded.words, BOS, coded.targets, plan, progress)
     content = coder.tokenizer.decode_bytes(tokens.tolist())[coded.dropped :]
     if len(content) != coded.size or digest(content) != coded.content:
@@ -154,8 +184,8 @@ def checked_pass(name: str | None, packed: PackedModel, purpose: str = "code tex
         DataError: the pass needs more than the artifact.
     """
     name = name or packed.score.passes[-1]
-    if name not in ("plain", "sliding", "adapted", "tilted"):
-        raise DataError(f"--pass {name} cannot {purpose}; passes that need the artifact alone: plain, sliding, adapted, tilted")
+    if name not in ARTIFACT_PASSES:
+        raise DataError(f"--pass {name} cannot {purpose}; passes that need the artifact alone: {', '.join(ARTIFACT_PASSES)}")
     return name
 
 

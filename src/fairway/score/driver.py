@@ -1,5 +1,8 @@
 """The only code that walks the text: cut, predict, pick the target's probability, commit, reveal.
 
+A list of blocks is walked in the order of the stream. A lane plan (``lanes.py``) makes its steps on the way, from what is
+coded; its text, ledger and entries are in the order of coding throughout.
+
 Where the text comes from is a ``Source``: it is known when it is scored, and comes out of a file symbol by symbol when it is
 decoded (``codec.py``). Plan, order, predictor and checks are the same lines for both, which is why decoding proves a score.
 """
@@ -13,9 +16,10 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from fairway.base.errors import ValidityError
+from fairway.score.lanes import LanePlan, LaneRow, LaneRows, LaneStep, cut_rows, reveal_step
 from fairway.score.ledger import Ledger
 from fairway.score.plan import Block, Windows
-from fairway.score.predictor import Predictor, Revealed, WindowBatch
+from fairway.score.predictor import Predictor, Revealed, RevealedText, WindowBatch
 from fairway.train.distributed import ONE_RANK, Ranks
 
 NORMALISATION_TOLERANCE = 1e-3
@@ -41,6 +45,19 @@ class Source(Protocol):
         """
         ...
 
+    def price_rows(
+        self, predictor: Predictor, rows: LaneRows, before: LaneRows, frontier: int
+    ) -> Float32[np.ndarray, " targets"]:
+        """The same for rows of equal shape of a lane plan; there are as many targets as the rows turn out to have.
+
+        Args:
+            predictor: What is asked.
+            rows: Rows in the order of coding.
+            before: The rows of their step that were priced before them.
+            frontier: First entry of the step.
+        """
+        ...
+
 
 class KnownText:
     """Text that lies before us: every target of a batch of windows is priced from one forward pass."""
@@ -57,12 +74,22 @@ class KnownText:
         targets = self.tokens[columns + 1].to(log_probabilities.device)
         return cost(log_probabilities.gather(-1, targets[..., None])).flatten().cpu().numpy()
 
+    def price_rows(
+        self, predictor: Predictor, rows: LaneRows, before: LaneRows, frontier: int
+    ) -> Float32[np.ndarray, " targets"]:
+        """Nats of the targets; columns behind the end of a document have none."""
+        batch, inside = cut_rows(self.tokens, rows, before, frontier)
+        log_probabilities = checked_distributions(predictor, batch)
+        columns = batch.starts[:, None] + torch.arange(batch.first_scored, batch.inputs.shape[1])
+        targets = self.tokens[torch.where(inside, columns + 1, 0)].to(log_probabilities.device)
+        return cost(log_probabilities.gather(-1, targets[..., None])).squeeze(-1).cpu()[inside].numpy()
+
 
 def score(
     predictor: Predictor,
     text: Int[Tensor, " targets_plus_1"] | Source,
     ledger: Ledger,
-    plan: Iterable[Block],
+    plan: Iterable[Block] | LanePlan,
     *,
     windows_per_forward: int = 32,
     ranks: Ranks = ONE_RANK,
@@ -73,11 +100,11 @@ def score(
 
     Args:
         predictor: Gets windows without their last target; gets a block's targets only after they are in the ledger.
-        text: The stream, or where it comes from.
+        text: The stream, or where it comes from; for a lane plan, in the order of coding.
         ledger: Empty ledger of one entry per target; filled on every rank alike.
-        plan: Blocks in the order of coding.
+        plan: Blocks in the order of coding, or a lane plan.
         windows_per_forward: Rows per call of ``predict``.
-        ranks: Ranks that share each block's windows; the result does not depend on their number.
+        ranks: Ranks that share each block's windows, or the lanes; the result does not depend on their number.
         strict: Refuse a plan that reveals a target before it is scored; False only to reproduce a published system that does.
         progress: Called with the number of targets committed so far.
 
@@ -85,6 +112,8 @@ def score(
         ValidityError: a distribution is not normalised, a target is scored twice, or revealed too early.
     """
     source = KnownText(text) if isinstance(text, Tensor) else text
+    if isinstance(plan, LanePlan):
+        return _score_lanes(predictor, source, ledger, plan, windows_per_forward, ranks, progress)
     frontier = 0
     for block in plan:
         inputs = scored_inputs(block.windows)
@@ -100,6 +129,43 @@ def score(
             ledger.require_scored(begin, end)
         predictor.observe(Revealed(source.tokens[begin : end + 1], begin))
         frontier = end
+    return ledger
+
+
+def _score_lanes(
+    predictor: Predictor,
+    source: Source,
+    ledger: Ledger,
+    plan: LanePlan,
+    windows_per_forward: int,
+    ranks: Ranks,
+    progress: Callable[[int], None],
+) -> Ledger:
+    """The same walk along a lane plan, where a step reaches as far as its rows turn out to have targets."""
+
+    def reach(row: LaneRow, begin: int) -> tuple[int, bool]:
+        return row.reach(source.tokens, begin)
+
+    first, stop = ranks.share(plan.lanes)
+    for step in plan.steps(reach):
+        frontier = ledger.committed
+        if not isinstance(step, LaneStep):
+            predictor.observe(RevealedText(source.tokens[torch.from_numpy(step.text)], frontier))
+            continue
+        parts, begin, done = [], frontier, 0
+        for run in LaneRows(step.rows, frontier).uniform_runs(windows_per_forward, (first, stop)):
+            rows, before = LaneRows(run, begin), LaneRows(step.rows[:done], frontier)
+            if first <= run[0].lane < stop:
+                part = source.price_rows(predictor, rows, before, frontier)
+            else:
+                part = np.zeros(rows.begins(source.tokens)[-1] - begin, dtype=np.float32)
+            parts.append(part)
+            begin, done = begin + len(part), done + len(run)
+        nats = np.concatenate(parts)
+        ranks.sum_(torch.from_numpy(nats))
+        ledger.commit(np.arange(frontier, begin), nats)
+        progress(ledger.committed)
+        predictor.observe(reveal_step(source.tokens, step, frontier))
     return ledger
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64, Int32, UInt16
 
-from fairway.base.errors import DataError
+from fairway.base.errors import DataError, RecipeError
 from fairway.config import TiltConfig
 from fairway.score.hints_flags import TokenFlags, checked_flags
 from fairway.score.hints_native import BoundedScan, ExactScan, HashedScan, scan_library
@@ -42,6 +42,7 @@ class HintScanner:
         native: Native = "auto",
         table_bits: int | None = None,
         primer: int | None = None,
+        resumes: bool = False,
     ) -> None:
         """Start before the first token.
 
@@ -55,6 +56,7 @@ class HintScanner:
             table_bits: Logarithm of the slots per table, for pr1557 only; by default enough for ``targets``, 26 at most.
             primer: Token that stands in for the first one in every context. PR #2140 puts the first target there, which
                 no decoder knows in time; None, the valid choice, leaves the stream as it is.
+            resumes: Whether `resume` will be called, for which pr1557 has no native code.
 
         Raises:
             RecipeError: word experts without flags, or with a counting that has none.
@@ -65,13 +67,14 @@ class HintScanner:
             raise DataError(f"an n-gram scan of {vocab_size} token ids; ids have 16 bits, so at most 65536 are possible")
         self.config, self.vocab_size, self.primer = config, vocab_size, primer
         self.flags = checked_flags(config, flags, vocab_size)
-        self.targets, self.native = targets, native
+        self.targets, self.native, self.resumes = targets, native, resumes
+        self.resumed = False
         self.table_bits = table_bits or _published_bits(targets)
         self.scan = self._fresh()
 
     def _fresh(self) -> PlainScan | ExactScan | HashedScan | BoundedScan:
         library = None if self.native == "never" else scan_library(required=self.native == "always")
-        if library is None:
+        if library is None or (self.resumes and self.config.counting == "pr1557"):
             return PlainScan(self.config, self.flags, self.table_bits)
         if self.config.counting == "pr1557":
             return BoundedScan(library, self.config, self.flags, self.table_bits)
@@ -98,8 +101,31 @@ class HintScanner:
             raise DataError(f"token {int(tokens.max())} is outside the vocabulary of {self.vocab_size}; use its own tokenizer")
         return self.scan.push(tokens)
 
+    def resume(self, context: UInt16[np.ndarray, " context"]) -> tuple[int, float]:
+        """Go on after another context, which is not counted; hint and strength for the token after it, -1 and 0 for none.
+
+        Contexts that would reach back before its first token are silent until enough tokens follow it.
+
+        Raises:
+            RecipeError: word experts, which read one text from its beginning.
+        """
+        if self.flags is not None:
+            raise RecipeError(
+                "word experts cannot take turns between documents; set score.tilt.agreement, within_word_strength and "
+                "word_start_strength to 0"
+            )
+        assert self.resumes, "say that the scan resumes when it is made"
+        self.resumed = True
+        return self.scan.resume(context)
+
     def state_dict(self) -> dict[str, np.ndarray]:
-        """What `load_state_dict` needs: the tokens read so far."""
+        """What `load_state_dict` needs: the tokens read so far.
+
+        Raises:
+            DataError: the scan took up other contexts, so that its tokens do not say what was counted.
+        """
+        if self.resumed:
+            raise DataError("a scan that took turns between documents has no state to save; scan the text again")
         return {"tokens": self.scan.text.copy()}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:

@@ -69,7 +69,7 @@ class _Expert(Structure):
 
 
 class _Text(Structure):
-    _fields_ = [("text", c_void_p), ("opens", c_void_p), ("boundary", c_void_p)]
+    _fields_ = [("text", c_void_p), ("opens", c_void_p), ("boundary", c_void_p), ("floor", c_uint64)]
 
 
 class _Hashed(Structure):
@@ -99,7 +99,7 @@ _GROW = [c_void_p, c_uint64, c_void_p, c_uint64]
 _OUT = [c_uint64, c_uint64, c_void_p, c_void_p]
 _SIGNATURES = {
     "ngram_exact": [POINTER(_Text), POINTER(_Expert), c_int, POINTER(_Strengths), *_OUT],
-    "ngram_hashed": [c_void_p, POINTER(_Hashed), POINTER(_Strengths), *_OUT],
+    "ngram_hashed": [c_void_p, c_uint64, POINTER(_Hashed), POINTER(_Strengths), *_OUT],
     "ngram_bounded": [c_void_p, POINTER(_Table), c_int, POINTER(_Flags), POINTER(_Words), POINTER(_Strengths), *_OUT],
     "ngram_grow_slots": _GROW,
     "ngram_grow_pairs": _GROW,
@@ -180,6 +180,7 @@ class NativeScan:
         )
         self.buffer = np.zeros(1 << 10, np.uint16)
         self.position = 0
+        self.floor = 0
 
     @property
     def text(self) -> UInt16[np.ndarray, " pushed"]:
@@ -211,16 +212,36 @@ class NativeScan:
             self.position += len(hints[part])
         return hints, strengths
 
+    def resume(self, context: UInt16[np.ndarray, " context"]) -> tuple[int, float]:
+        """Go on after ``context`` as if the text were that alone, without counting it; the hint for the next token.
+
+        Raises:
+            DataError: as for `push`.
+        """
+        end = self.position + len(context)
+        if end > MOST_TOKENS:
+            raise DataError(f"an n-gram scan of {end} tokens exceeds its limit of {MOST_TOKENS}; score the text in parts")
+        self.buffer = enlarged(self.buffer, end + 1)
+        self.buffer[self.position : end] = context
+        self.floor, self.position = self.position, end
+        hint, strength = np.empty(1, np.int32), np.empty(1, np.float64)
+        self.run(0, hint, strength)
+        return int(hint[0]), float(strength[0])
+
     def digest(self, hints: np.ndarray, strengths: np.ndarray) -> None:
         """Digest as many tokens after ``position`` as there are hints to fill in."""
+        self.run(len(hints), hints, strengths)
+
+    def run(self, pushed: int, hints: np.ndarray, strengths: np.ndarray) -> None:
+        """Call the C code; with nothing pushed it looks up the hint for the token after the text."""
         raise NotImplementedError
 
     def tables(self) -> list[np.ndarray]:
         """All memory besides the text."""
         raise NotImplementedError
 
-    def _where(self, hints: np.ndarray, strengths: np.ndarray) -> tuple[int, int, int, int]:
-        return self.position, len(hints), hints.ctypes.data, strengths.ctypes.data
+    def _where(self, pushed: int, hints: np.ndarray, strengths: np.ndarray) -> tuple[int, int, int, int]:
+        return self.position, pushed, hints.ctypes.data, strengths.ctypes.data
 
 
 class ExactScan(NativeScan):
@@ -239,9 +260,9 @@ class ExactScan(NativeScan):
         self.pairs = [GrowingTable(library.ngram_grow_pairs, 2, 0) for _ in rules]
         self.records = [zeros((1 << 10, 4), np.uint32) for _ in rules]
 
-    def digest(self, hints: np.ndarray, strengths: np.ndarray) -> None:
+    def run(self, pushed: int, hints: np.ndarray, strengths: np.ndarray) -> None:
         """Each token adds at most one slot, one record and two pairs per expert."""
-        more = len(hints)
+        more = pushed
         for index, expert in enumerate(self.experts):
             self.slots[index].reserve(expert.used + more)
             self.pairs[index].reserve(expert.pairs.used + 2 * more)
@@ -249,9 +270,10 @@ class ExactScan(NativeScan):
             expert.slots, expert.bits = self.slots[index].rows.ctypes.data, self.slots[index].bits
             expert.pairs.pairs, expert.pairs.bits = self.pairs[index].rows.ctypes.data, self.pairs[index].bits
             expert.records = self.records[index].ctypes.data
-        text = _Text(self.buffer.ctypes.data, *addresses(self.flags))
+        opens, boundary = addresses(self.flags) or (None, None)
+        text = _Text(self.buffer.ctypes.data, opens, boundary, self.floor)
         self.library.ngram_exact(
-            byref(text), self.experts, len(self.experts), byref(self.strengths), *self._where(hints, strengths)
+            byref(text), self.experts, len(self.experts), byref(self.strengths), *self._where(pushed, hints, strengths)
         )
 
     def tables(self) -> list[np.ndarray]:
@@ -270,14 +292,16 @@ class HashedScan(NativeScan):
         self.contexts = GrowingTable(library.ngram_grow_contexts, 2, targets)
         self.pairs = GrowingTable(library.ngram_grow_pairs, 2, targets)
 
-    def digest(self, hints: np.ndarray, strengths: np.ndarray) -> None:
+    def run(self, pushed: int, hints: np.ndarray, strengths: np.ndarray) -> None:
         """Each token adds at most one context and one pair."""
-        state, more = self.state, len(hints)
+        state, more = self.state, pushed
         self.contexts.reserve(state.used + more)
         self.pairs.reserve(state.pairs.used + more)
         state.contexts, state.bits = self.contexts.rows.ctypes.data, self.contexts.bits
         state.pairs.pairs, state.pairs.bits = self.pairs.rows.ctypes.data, self.pairs.bits
-        self.library.ngram_hashed(self.buffer.ctypes.data, byref(state), byref(self.strengths), *self._where(hints, strengths))
+        self.library.ngram_hashed(
+            self.buffer.ctypes.data, self.floor, byref(state), byref(self.strengths), *self._where(pushed, hints, strengths)
+        )
 
     def tables(self) -> list[np.ndarray]:
         """Contexts and pairs."""
@@ -310,12 +334,12 @@ class BoundedScan(NativeScan):
         self.flags = _Flags(*addresses(self.flag_bytes)) if flags else None
         self.words = _Words()
 
-    def digest(self, hints: np.ndarray, strengths: np.ndarray) -> None:
+    def run(self, pushed: int, hints: np.ndarray, strengths: np.ndarray) -> None:
         """The tables have the size they have."""
         flags = byref(self.flags) if self.flags else None
         self.library.ngram_bounded(
             self.buffer.ctypes.data, self.rules, self.lengths, flags, byref(self.words), byref(self.strengths),
-            *self._where(hints, strengths),
+            *self._where(pushed, hints, strengths),
         )  # fmt: skip
 
     def tables(self) -> list[np.ndarray]:

@@ -41,6 +41,7 @@ class PlainScan:
         """Args: config: what to count; flags: for word experts, else None; table_bits: size of the tables of PR #1557."""
         self.config = config
         self.tokens: list[int] = []
+        self.floor = 0
         self.experts = [
             (length, self._table(length, table_bits), Rule(count, threshold))
             for length, count, threshold in zip(config.contexts, config.minimum_counts, config.thresholds, strict=True)
@@ -50,7 +51,7 @@ class PlainScan:
 
     @property
     def text(self) -> UInt16[np.ndarray, " pushed"]:
-        """All tokens pushed so far."""
+        """All tokens pushed so far, and the contexts taken up in between."""
         return np.array(self.tokens, np.uint16)
 
     @property
@@ -70,6 +71,17 @@ class PlainScan:
             hints[index], strengths[index] = choose(self._candidates(), self.config.agreement)
         return hints, strengths
 
+    def resume(self, context: UInt16[np.ndarray, " context"]) -> tuple[int, float]:
+        """Go on after ``context`` as if the text were that alone, without counting it; the hint for the next token.
+
+        Word experts read a text from its beginning, so there must be none.
+        """
+        assert not self.words, "word experts cannot take up another context"
+        self.floor = len(self.tokens)
+        self.tokens += context.tolist()
+        self.contexts = [self._context(length) for length, _, _ in self.experts]
+        return choose(self._candidates(), self.config.agreement)
+
     def _table(self, length: int, bits: int) -> Table:
         if self.config.counting == "pr1557":
             return BoundedTable(length, bits)
@@ -79,7 +91,7 @@ class PlainScan:
 
     def _context(self, length: int) -> Hashable:
         """What identifies the last ``length`` tokens; None while there are fewer."""
-        if len(self.tokens) < length:
+        if len(self.tokens) - self.floor < length:
             return None
         context = tuple(self.tokens[-length:])
         if self.config.counting == "exact":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,18 +10,23 @@ from jaxtyping import Int, UInt16
 from torch import Tensor
 
 from fairway.base.errors import DataError, RecipeError
-from fairway.config import PassName, ScoreConfig
+from fairway.config import DOCUMENT_PASSES, PassName, ScoreConfig
 from fairway.data.dataset import Stream
-from fairway.data.tokenizer import Tokenizer
+from fairway.data.tokenizer import BOS, Tokenizer
 from fairway.model.gpt import GPT
 from fairway.score.adaptation import AdaptedPredictor
+from fairway.score.documents import DocumentPredictor
 from fairway.score.driver import score
+from fairway.score.hints import build_hints
 from fairway.score.hints_flags import token_flags, uses_words
+from fairway.score.lane_plans import PublishedPlan, StrictPlan
+from fairway.score.lanes import LanePlan, coding_order, in_coding_order
 from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
 from fairway.score.plan import Block, chunked_plan, early_targets, fixed_plan, plain_windows, sliding_windows
 from fairway.score.predictor import Predictor
 from fairway.score.tilt import TiltedPredictor
+from fairway.score.tilt_documents import PublishedTiltedPredictor, TurnTiltedPredictor
 from fairway.train.distributed import ONE_RANK, Ranks
 
 DESCRIPTIONS: dict[PassName, str] = {
@@ -29,7 +35,12 @@ DESCRIPTIONS: dict[PassName, str] = {
     "sliding": "sliding windows, weights from the artifact",
     "adapted": "sliding windows, weights from the artifact adapted to text already scored",
     "tilted": "the adapted pass, tilted toward what followed the same tokens in text already scored",
+    "documents": "documents side by side, each with adapters that learn it chunk by chunk, and phases that train the network",
+    "documents_tilted": "the documents pass, tilted toward what followed the same tokens in text already scored",
 }
+
+Plan = list[Block] | LanePlan
+"""Blocks in the order of the stream, or a lane plan, which has an order of its own."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +97,29 @@ def build_pass(
     *,
     tokenizer: Tokenizer | None = None,
     ranks: Ranks = ONE_RANK,
-) -> tuple[Predictor, list[Block]]:
+    documents: int | None = None,
+    text: ScoredText | None = None,
+    keep_graph: bool = False,
+) -> tuple[Predictor, Plan]:
     """Predictor and plan of a named pass.
 
     Args:
         name: The pass.
-        model: The network; ``adapted`` and ``tilted`` take it over and change its weights.
+        model: The network; adaptive passes take it over and change its weights.
         targets: Number of targets that will be scored.
         config: Settings of the pass.
         tokenizer: Needed only where the tilt's word experts run, which look at pieces.
         ranks: Ranks that share the work.
+        documents: Number of document markers, the given first token included, for the passes over documents: side
+            information like ``targets``.
+        text: The text itself, for the passes over documents in the mode ``as_published``, which look at all of it beforehand.
+        keep_graph: See `DocumentPredictor`; for text that is known.
 
     Raises:
-        RecipeError: see `adaptation_plan`.
+        RecipeError: see `adaptation_plan` and `document_pass`.
     """
+    if name in DOCUMENT_PASSES:
+        return document_pass(name, model, targets, config, ranks, documents, text, keep_graph=keep_graph)
     if name in ("float", "plain"):
         return NeuralPredictor(model), fixed_plan(plain_windows(targets, config.context))
     if name == "sliding":
@@ -117,6 +137,45 @@ def build_pass(
         return adapted, plan
     flags = token_flags(tokenizer) if tokenizer and uses_words(config.tilt) else None
     return TiltedPredictor(adapted, config.tilt, targets=targets, flags=flags), plan
+
+
+def document_pass(
+    name: PassName,
+    model: GPT,
+    targets: int,
+    config: ScoreConfig,
+    ranks: Ranks,
+    documents: int | None,
+    text: ScoredText | None,
+    *,
+    keep_graph: bool,
+) -> tuple[Predictor, LanePlan]:
+    """Predictor and plan of a pass over documents; arguments as for `build_pass`.
+
+    Raises:
+        RecipeError: the published order is asked for without the text whose lengths and hints it is made from.
+    """
+    published = config.mode == "as_published"
+    inner = DocumentPredictor(model, config.documents, ended_decay=published, keep_graph=keep_graph, ranks=ranks)
+    if not published:
+        if documents is None:
+            raise RecipeError(f"the pass {name} needs the number of documents; count the document markers of the text")
+        plan = StrictPlan(targets, documents, config.documents, config.context)
+        tilted = TurnTiltedPredictor(inner, config.tilt, targets=targets) if name == "documents_tilted" else inner
+        return tilted, plan
+    if text is None:
+        raise RecipeError(
+            f"the pass {name} with score.mode=as_published orders documents by their lengths, which no decoder knows before it "
+            "has the text, so it can be scored and not coded; set score.mode=strict"
+        )
+    plan = PublishedPlan(text.documents.numpy(), targets, config.documents, config.context)
+    if name == "documents":
+        return inner, plan
+    ids = text.tokens.numpy().astype(np.uint16)
+    primer = int(ids[1]) if config.tilt.counting == "pr2140" else None
+    hints, strengths = build_hints(ids, config.tilt, vocab_size=model.config.vocab_size, primer=primer)
+    order = coding_order(plan, text.tokens)
+    return PublishedTiltedPredictor(inner, hints[order], strengths[order]), plan
 
 
 def adaptation_plan(targets: int, config: ScoreConfig) -> list[Block]:
@@ -149,15 +208,49 @@ def run_pass(
     ranks: Ranks = ONE_RANK,
     progress: Callable[[int], None] = lambda targets: None,
 ) -> Ledger:
-    """Score ``text`` with the named pass and return its ledger."""
-    predictor, plan = build_pass(name, model, text.targets, config, tokenizer=tokenizer, ranks=ranks)
-    return score(
+    """Score ``text`` with the named pass and return its ledger, whose entries are in the order of the stream."""
+    predictor, plan = build_pass(
+        name,
+        model,
+        text.targets,
+        config,
+        tokenizer=tokenizer,
+        ranks=ranks,
+        documents=count_documents(text.tokens),
+        text=text,
+        keep_graph=True,
+    )
+    return walk(
         predictor,
+        plan,
         text.tokens,
         Ledger(text.byte_costs),
-        plan,
         windows_per_forward=config.windows_per_forward,
         ranks=ranks,
         strict=config.mode == "strict",
         progress=progress,
     )
+
+
+def walk(predictor: Predictor, plan: Plan, tokens: Int[Tensor, " targets_plus_1"], ledger: Ledger, **options: Any) -> Ledger:
+    """`driver.score` for known text and any plan: ``tokens`` and ``ledger`` are in the order of the stream.
+
+    Args:
+        predictor: What is asked.
+        plan: Blocks or a lane plan.
+        tokens: The stream.
+        ledger: Empty ledger of the stream.
+        options: As for `driver.score`.
+    """
+    if not isinstance(plan, LanePlan):
+        return score(predictor, tokens, ledger, plan, **options)
+    order = coding_order(plan, tokens)
+    walked = Ledger(ledger.byte_costs[order])
+    score(predictor, in_coding_order(tokens, order), walked, plan, **options)
+    ledger.commit(order, walked.nats)
+    return ledger
+
+
+def count_documents(tokens: Int[Tensor, " targets_plus_1"]) -> int:
+    """Number of documents: the given token opens one, and every document marker after it another."""
+    return 1 + int((tokens[1:] == BOS).sum())

@@ -9,9 +9,10 @@ observed blocks, and hands both calls on.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+import numpy as np
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 
@@ -32,6 +33,33 @@ class WindowBatch:
     """Position in the stream of ``coded[0]``."""
 
 
+class Turn(NamedTuple):
+    """Where the order of coding takes up a document, for what reads text in that order."""
+
+    begin: int
+    """Entry of the first target; the turn ends where the next one begins."""
+    recent: Int64[np.ndarray, " recent"]
+    """The document's last inputs up to that target, the document marker included if it is among them."""
+    document: int
+    """Number of the document in the stream."""
+    position: int
+    """Inputs of the document before that target's."""
+
+
+@dataclass(frozen=True)
+class LaneBatch(WindowBatch):
+    """Rows of several documents, in an order of coding of their own.
+
+    Stream positions are entries of that order: ``starts`` is where a row's first input would be if the row were one piece, so
+    that scored columns are at their entries.
+    """
+
+    lanes: tuple[int, ...]
+    """Which adapters each row is computed with."""
+    turns: tuple[Turn, ...]
+    """All turns from ``coded_start`` on, to that of the last row."""
+
+
 @dataclass(frozen=True)
 class Revealed:
     """A stretch of text whose every target is in the ledger."""
@@ -40,6 +68,27 @@ class Revealed:
     """Inputs and the last target: target ``i`` of the stretch is ``tokens[i + 1]``."""
     start: int
     """Position in the stream of ``tokens[0]``."""
+
+
+@dataclass(frozen=True)
+class RevealedLanes(Revealed):
+    """A stretch in the order of coding: one chunk of several documents."""
+
+    inputs: Int[Tensor, "rows length"]
+    """Windows of the documents that go on, each with its whole chunk."""
+    targets: Int[Tensor, "rows scored"]
+    """Targets of the last columns of ``inputs``."""
+    lanes: tuple[int, ...]
+    """Which adapters these rows have."""
+    ended: tuple[int, ...]
+    """Adapters whose documents ended with this chunk."""
+    turns: tuple[Turn, ...]
+    """The turns of the stretch."""
+
+
+@dataclass(frozen=True)
+class RevealedText(Revealed):
+    """Text that was revealed before, to train the whole network on; adapters begin anew after it. It may be empty."""
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ from fairway.score.codec import Progress, silent
 from fairway.score.coded_file import CodedFile, arithmetic, digest
 from fairway.score.compress import Coder, encode_stream
 from fairway.score.load import PackedModel
+from fairway.score.passes import count_documents
 from fairway.score.result import summarise
 from fairway.train.machine import Machine, limited_threads
 
@@ -109,7 +110,17 @@ def prove(
         encoded = encode_stream(tokens, costs, coder.make, pass_name, progress)
         encoding = time.monotonic() - began
         text = dataset.tokenizer.decode_bytes(tokens.tolist())
-        coded = CodedFile(coder.artifact, digest(text), pass_name, len(costs), len(text), 0, arithmetic(machine), encoded.words)
+        coded = CodedFile(
+            coder.artifact,
+            digest(text),
+            pass_name,
+            len(costs),
+            count_documents(tokens),
+            len(text),
+            0,
+            arithmetic(machine),
+            encoded.words,
+        )
         if keep is not None:
             write_bytes(keep, coded.to_bytes())
         with tempfile.TemporaryDirectory(prefix="fairway-proof-") as folder:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairway.base.files import write_json, write_with
-from fairway.config import ADAPTIVE_PASSES, PassName
+from fairway.config import ADAPTIVE_PASSES, DOCUMENT_PASSES, PassName
 from fairway.score.ledger import Ledger
 from fairway.score.passes import DESCRIPTIONS, ScoredText
 
@@ -82,10 +82,18 @@ def score_document(
         "seed": seed,
         "recipe": recipe,
         "data_fingerprint": data_fingerprint,
-        "side_information": ["length of the scored text in tokens (sets the adaptation schedule)"]
-        if result in ADAPTIVE_PASSES
-        else [],
+        "side_information": side_information(result, mode),
     }
+
+
+def side_information(name: PassName, mode: str) -> list[str]:
+    """What a pass knows besides the text coded so far."""
+    length = "length of the scored text in tokens (sets the adaptation schedule)"
+    if name not in DOCUMENT_PASSES:
+        return [length] if name in ADAPTIVE_PASSES else []
+    if mode == "as_published":
+        return ["lengths of all documents (set the order of scoring)"]
+    return [length, "number of documents in the scored text (says which is the last)"]
 
 
 def write_result(

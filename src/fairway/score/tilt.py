@@ -9,7 +9,7 @@ Source: PR #1145, #1557 and #2140.
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Int32, Int64
 from torch import Tensor
 
 from fairway.base.errors import DataError, ValidityError
@@ -37,6 +37,26 @@ def tilt(
     log_normaliser = torch.log1p(hinted.clamp_max(0.0).exp() * torch.expm1(strength))
     tilted = log_probabilities - log_normaliser.to(log_probabilities.dtype)
     return tilted.scatter_(-1, index, (hinted + strength - log_normaliser).to(log_probabilities.dtype))
+
+
+def tilt_at(
+    log_probabilities: Float[Tensor, "rows scored vocab"],
+    places: Int64[np.ndarray, "rows scored"],
+    hints: Int32[np.ndarray, " known"],
+    strengths: Float64[np.ndarray, " known"],
+) -> Float[Tensor, "rows scored vocab"]:
+    """`tilt` by the hints at ``places``; distributions whose place has none yet stay as they are."""
+    coded = places < len(hints)
+    if not coded.any():
+        return log_probabilities
+    known = np.where(coded, places, 0)
+    strong = np.where(coded, strengths[known], 0.0)
+    if not strong.any():
+        return log_probabilities
+    device = log_probabilities.device
+    return tilt(
+        log_probabilities, torch.from_numpy(hints[known].astype(np.int64)).to(device), torch.from_numpy(strong).to(device)
+    )
 
 
 class TiltedPredictor:
@@ -95,17 +115,7 @@ class TiltedPredictor:
                 f"a distribution is asked for at input {int(columns.min())}, but the text up to input {self.frontier} was "
                 "observed; predict a block before it is observed"
             )
-        log_probabilities = self.inner.predict(batch)
-        coded = places < len(batch.coded)
-        if not coded.any():
-            return log_probabilities
-        known = np.where(coded, places, 0)
-        strengths = np.where(coded, self.strengths[known], 0.0)
-        if not strengths.any():
-            return log_probabilities
-        device = log_probabilities.device
-        hints = torch.from_numpy(self.hints[known].astype(np.int64)).to(device)
-        return tilt(log_probabilities, hints, torch.from_numpy(strengths).to(device))
+        return tilt_at(self.inner.predict(batch), places, self.hints[: len(batch.coded)], self.strengths[: len(batch.coded)])
 
     def observe(self, block: Revealed) -> None:
         """Read what no batch has shown, forget the hints of the block, and hand it on.
