@@ -20,6 +20,21 @@ def _power_of_two(length: float) -> int:
     return 1 << int(math.log2(length))
 
 
+def _documents(full: Recipe) -> dict[str, object]:
+    """Settings of the adaptation per document, for short documents and a narrow network."""
+    documents, width = full.score.documents, full.model.width
+    return {
+        "score.documents.lanes": 8,
+        "score.documents.chunk_sizes": tuple(size // 2 for size in documents.chunk_sizes),
+        "score.documents.chunk_limits": tuple(limit // 8 for limit in documents.chunk_limits),
+        "score.documents.rank": max(1, documents.rank * PROXY_WIDTH // width),
+        "score.documents.alpha": documents.alpha * PROXY_WIDTH / width,
+        "score.documents.prefix_documents": 32,
+        "score.documents.global_chunk_tokens": 4096,
+        "score.documents.global_context": PROXY_CONTEXT,
+    }
+
+
 def proxy(full: Recipe) -> Recipe:
     """``full`` with a narrow network, short rows and small batches; no technique is switched off.
 
@@ -38,7 +53,7 @@ def proxy(full: Recipe) -> Recipe:
         if loop.extra_passes
         else RecurrenceConfig(first=0, last=0, extra_passes=0)
     )
-    train, documents = full.train, full.score.documents
+    train = full.train
     changes = {
         "model.vocab_size": 1024,
         "model.layers": layers,
@@ -75,14 +90,7 @@ def proxy(full: Recipe) -> Recipe:
         "score.adaptation.chunk_tokens": 4096,
         "score.adaptation.sequences_per_step": 16,
         "score.adaptation.frozen_blocks": depth(full.score.adaptation.frozen_blocks),
-        "score.documents.lanes": 8,
-        "score.documents.chunk_sizes": tuple(size // 2 for size in documents.chunk_sizes),
-        "score.documents.chunk_limits": tuple(limit // 8 for limit in documents.chunk_limits),
-        "score.documents.rank": max(1, documents.rank * PROXY_WIDTH // model.width),
-        "score.documents.alpha": documents.alpha * PROXY_WIDTH / model.width,
-        "score.documents.prefix_documents": 32,
-        "score.documents.global_chunk_tokens": 4096,
-        "score.documents.global_context": PROXY_CONTEXT,
+        **_documents(full),
     }
     return replace(
         with_fields(full, changes), name=f"proxy-{full.name}", summary=f"{full.name} at laptop size, every technique kept on"
