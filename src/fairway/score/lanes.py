@@ -151,6 +151,8 @@ def coding_order(plan: LanePlan, tokens: Int[Tensor, " targets_plus_1"]) -> Int6
     order: list[np.ndarray] = []
 
     def reach(row: LaneRow, begin: int) -> tuple[int, bool]:
+        if not row.open_ended:
+            return row.most, row.final
         if row.document >= len(lengths):
             return 0, True
         left = int(lengths[row.document]) - row.position
@@ -160,7 +162,7 @@ def coding_order(plan: LanePlan, tokens: Int[Tensor, " targets_plus_1"]) -> Int6
         if isinstance(step, LaneStep):
             for row in step.rows:
                 count, _ = reach(row, 0)
-                first = int(starts[row.document]) + row.position if count else 0
+                first = int(starts[row.document]) + row.position if row.document < len(starts) else len(tokens)
                 order.append(np.arange(first, first + count))
     entries = np.concatenate(order) if order else np.zeros(0, np.int64)
     if not np.array_equal(np.sort(entries), np.arange(len(tokens) - 1)):
