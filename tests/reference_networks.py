@@ -7,26 +7,16 @@ from torch import Tensor
 
 from fairway.config import GateConfig, ModelConfig, RecurrenceConfig, ResidualConfig
 from fairway.model.gpt import GPT
-from fairway.recipes import recipe
 from reference_names import to_fairway
 
-TOPOLOGIES = {"1413": "sequential", "1533": "decoupled_lanes", "1557": "routed_lanes", "1776": "single_stream"}
+TOPOLOGIES = {
+    "1413": "sequential",
+    "1533": "decoupled_lanes",
+    "1557": "routed_lanes",
+    "1776": "single_stream",
+    "2140": "routed_lanes",
+}
 """Residual topology of each PR; the stored settings only say from which layer on."""
-
-
-def published_model(name: str) -> ModelConfig:
-    """The network of a published system."""
-    if name != "pr2140":
-        return recipe(name).model
-    return replace(
-        recipe("pr1557").model,
-        activation_slope=0.3,
-        query_gain=5.25,
-        asymmetric_softcap="fixed",
-        recurrence=RecurrenceConfig(first=3, last=5, extra_passes=2, begins_at=0.35),
-        residual=ResidualConfig(topology="routed_lanes", parallel_from=8, opening_skip="attention_lane"),
-        gates=GateConfig(attention=True, smear=True),
-    )
 
 
 def stored_network(pr: str, settings: Mapping[str, float], state: dict[str, Tensor]) -> GPT:
@@ -54,7 +44,22 @@ def stored_network(pr: str, settings: Mapping[str, float], state: dict[str, Tens
         recurrence=RecurrenceConfig(first=whole["loop_start"], last=whole["loop_end"], extra_passes=whole["extra_passes"]),
         residual=residual,
     )
+    if pr == "2140":
+        config = _with_later_parts(config, settings)
     model = GPT(config)
     weights = {name: tensor for name, tensor in state.items() if name != "rope_inv_freq"}
     model.load_state_dict(to_fairway(weights, config.layers))
     return model
+
+
+def _with_later_parts(config: ModelConfig, settings: Mapping[str, float]) -> ModelConfig:
+    """What PR #2140 has and its forerunners have not."""
+    return replace(
+        config,
+        activation_slope=settings["mlp_slope"],
+        asymmetric_softcap="fixed",
+        residual=replace(config.residual, opening_skip="attention_lane"),
+        gates=GateConfig(
+            attention=True, smear=True, window=int(settings["gate_window"]), attention_scale=settings["gate_scale"]
+        ),
+    )

@@ -8,7 +8,7 @@ import torch
 
 from fairway.kernels.attention import Segments
 from fairway.model.gpt import GPT
-from reference_networks import published_model
+from fairway.recipes import recipe
 
 SIZE = {
     "vocab_size": 64, "width": 128, "query_heads": 4, "kv_heads": 2, "mlp_hidden": 512, "rotary_channels": 16,
@@ -27,7 +27,7 @@ def fill(code: int, shape: torch.Size) -> torch.Tensor:
 
 
 def filled_network(system: str) -> GPT:
-    model = GPT(replace(published_model(system), **SIZE))
+    model = GPT(replace(recipe(system).model, **SIZE))
     parameters = dict(model.named_parameters())
     codes = {"embedding.weight": (1, 0.0, 0.5), "skips.weight": (2, 1.0, 0.3), "skips.gate": (3, 0.0, 0.5)}
     order = ["query", "key", "value", "output"]

@@ -11,8 +11,8 @@ from torch import nn
 
 from fairway.kernels.attention import Segments
 from fairway.model.gpt import GPT
+from fairway.recipes import recipe
 from reference_names import PER_LAYER, WHOLE, to_fairway
-from reference_networks import published_model
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "model"
 MODES = [("plain", False), ("looped", True)]
@@ -53,7 +53,7 @@ class System:
 
     def __init__(self, name: str) -> None:
         self.config = replace(
-            published_model(name), vocab_size=256, width=64, query_heads=4, kv_heads=2, mlp_hidden=128, rotary_channels=8
+            recipe(name).model, vocab_size=256, width=64, query_heads=4, kv_heads=2, mlp_hidden=128, rotary_channels=8
         )
         with np.load(GOLDEN / f"{name}.npz") as arrays:
             self.golden = {key: arrays[key] for key in arrays.files}

@@ -13,7 +13,6 @@ from fairway.model.linear import Linear
 from fairway.model.residual import TOPOLOGIES
 from fairway.recipes import recipe
 from random_network import random_network
-from reference_networks import published_model
 
 SMALL = ModelConfig(
     vocab_size=64, layers=4, width=32, query_heads=4, kv_heads=2, mlp_hidden=64, rotary_channels=4, query_gain=2.0,
@@ -35,7 +34,7 @@ SMALL = ModelConfig(
 )
 def test_parameter_totals(name, total):
     with torch.device("meta"):
-        model = GPT(published_model(name))
+        model = GPT(recipe(name).model)
     assert sum(parameter.numel() for parameter in model.parameters()) == total
 
 

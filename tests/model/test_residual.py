@@ -11,7 +11,6 @@ from fairway.model.gpt import GPT
 from fairway.model.initial import initialize
 from fairway.recipes import recipe
 from random_network import random_network
-from reference_networks import published_model
 
 SMALL = ModelConfig(
     vocab_size=48, layers=7, width=32, query_heads=4, kv_heads=2, mlp_hidden=64, rotary_channels=4, query_gain=2.0,
@@ -124,7 +123,7 @@ GATES = ("attention.gate", "smear.weight")
 def test_first_gradients(name, recurrent):
     """Output and down projections are zero, so nothing before them learns in the first step; nor do some lane weights."""
     size = {"vocab_size": 48, "width": 32, "query_heads": 4, "kv_heads": 2, "mlp_hidden": 64, "rotary_channels": 4}
-    config = replace(published_model(name), **size)
+    config = replace(recipe(name).model, **size)
     model = fresh(config)
     model(IDS, IDS.roll(-1, 1), recurrent=recurrent).backward()
     grads = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.requires_grad}

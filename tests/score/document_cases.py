@@ -10,19 +10,11 @@ from safetensors.torch import load_file
 from scoring_cases import GOLDEN, WHOLE
 from torch import Tensor
 
-from fairway.config import (
-    DocumentAdaptationConfig,
-    GateConfig,
-    ModelConfig,
-    RecurrenceConfig,
-    ResidualConfig,
-    ScoreConfig,
-    TiltConfig,
-)
+from fairway.config import DocumentAdaptationConfig, ScoreConfig, TiltConfig
 from fairway.model.gpt import GPT
 from fairway.model.step import Site
 from fairway.score.passes import ScoredText
-from reference_names import to_fairway
+from reference_networks import stored_network
 
 FAMILIES: dict[str, Site] = {"k": "key", "o": "output", "mlp": "mlp", "head": "head"}
 
@@ -66,30 +58,7 @@ class DocumentCase:
 
     def network(self) -> GPT:
         """A fresh copy of the stored network."""
-        return network_of(load_file(GOLDEN / "model_2140.safetensors"), self.settings)
-
-
-def network_of(state: dict[str, Tensor], settings: dict[str, float]) -> GPT:
-    whole = {name: int(value) for name, value in settings.items()}
-    config = ModelConfig(
-        vocab_size=whole["vocab_size"],
-        layers=whole["layers"],
-        width=whole["width"],
-        query_heads=whole["heads"],
-        kv_heads=whole["kv_heads"],
-        mlp_hidden=whole["width"] * whole["mlp_multiplier"],
-        activation_slope=settings["mlp_slope"],
-        rotary_channels=whole["rotary_dims"],
-        exclusive_attention_layers=whole["layers"],
-        softcap=settings["softcap"],
-        asymmetric_softcap="fixed",
-        recurrence=RecurrenceConfig(first=whole["loop_start"], last=whole["loop_end"], extra_passes=whole["extra_passes"]),
-        residual=ResidualConfig(topology="routed_lanes", parallel_from=whole["parallel_start"], opening_skip="attention_lane"),
-        gates=GateConfig(attention=True, smear=True, window=whole["gate_window"], attention_scale=settings["gate_scale"]),
-    )
-    model = GPT(config)
-    model.load_state_dict(to_fairway({k: v for k, v in state.items() if k != "rope_inv_freq"}, config.layers))
-    return model
+        return stored_network("2140", self.settings, load_file(GOLDEN / "model_2140.safetensors"))
 
 
 @cache

@@ -16,7 +16,7 @@ from fairway.config import DocumentAdaptationConfig, PassName, ScoreConfig, Tilt
 from fairway.data.tokenizer import BOS
 from fairway.score.codec import decode, encode
 from fairway.score.documents import DocumentPredictor
-from fairway.score.driver import score
+from fairway.score.driver import score, walk
 from fairway.score.lane_plans import PublishedPlan, StrictPlan, chunk_size, phase_bounds
 from fairway.score.lanes import (
     LaneRow,
@@ -29,7 +29,7 @@ from fairway.score.lanes import (
 )
 from fairway.score.ledger import Ledger
 from fairway.score.lora import Adapters, Pair, seeded_draw
-from fairway.score.passes import build_pass, count_documents, run_pass, walk
+from fairway.score.passes import build_pass, count_documents, run_pass
 from fairway.score.plan import fixed_plan, plain_windows
 from fairway.score.predictor import LaneBatch, RevealedText, WindowBatch
 from toy_network import toy_network
@@ -222,10 +222,12 @@ def test_a_phase_changes_what_comes_after_it_and_nothing_before() -> None:
 
 
 def test_one_forward_pass_less_changes_no_number() -> None:
-    found = [
-        walk(*build("documents", TEXT, keep_graph=keep), TEXT, Ledger(np.zeros(len(TEXT) - 1, np.uint16))).nats
-        for keep in (False, True)
-    ]
+    found = []
+    for keep in (False, True):
+        predictor, plan = build("documents", TEXT, keep_graph=keep)
+        ledger = Ledger(np.zeros(len(TEXT) - 1, np.uint16))
+        walk(predictor, TEXT, ledger, plan)
+        found.append(ledger.nats)
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 

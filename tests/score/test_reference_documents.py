@@ -16,11 +16,12 @@ from fairway.kernels.attention import Segments
 from fairway.model.gpt import GPT
 from fairway.model.step import Site
 from fairway.score.documents import DocumentPredictor
+from fairway.score.driver import walk
 from fairway.score.hints import build_hints
 from fairway.score.lane_plans import PublishedPlan
 from fairway.score.lanes import LaneStep, coding_order
 from fairway.score.ledger import Ledger
-from fairway.score.passes import ScoredText, build_pass, run_pass, walk
+from fairway.score.passes import Plan, ScoredText, build_pass, run_pass
 from fairway.score.predictor import Predictor
 from fairway.score.tilt_documents import PublishedTiltedPredictor
 from reference_names import to_fairway
@@ -56,6 +57,12 @@ def run_a(case: DocumentCase, config: ScoreConfig, *, keep_graph: bool = False) 
     return DocumentPredictor(model, config.documents, ended_decay=True, keep_graph=keep_graph, draw=drawn(*starts)), model
 
 
+def scored(predictor: Predictor, plan: Plan, text: ScoredText) -> Ledger:
+    ledger = Ledger(text.byte_costs)
+    walk(predictor, text.tokens, ledger, plan)
+    return ledger
+
+
 def check(ledger: Ledger, run: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(ledger.nats, run["nll"], atol=TOLERANCE, rtol=0)
     assert ledger.total_nats == pytest.approx(run["summary"][0], rel=1e-6)
@@ -81,7 +88,7 @@ def test_nats_adapters_and_weights_of_the_published_order(keep_graph: bool) -> N
         restart()
 
     predictor.adapters.restart = checked_restart
-    ledger = walk(predictor, plan_of(case, config), case.text.tokens, Ledger(case.text.byte_costs))
+    ledger = scored(predictor, plan_of(case, config), case.text)
     assert next(numbers, None) is None
     check(ledger, case.runs["a"])
     after = {k: v for k, v in load_file(WHOLE / "2140_a_after_global.safetensors").items() if k != "rope_inv_freq"}
@@ -100,7 +107,7 @@ def test_the_tilt_of_the_published_order() -> None:
     assert int(run["gate"].sum()) == 351
     order = coding_order(plan_of(case, config), case.text.tokens)
     tilted = PublishedTiltedPredictor(run_a(case, config)[0], hints[order], strengths[order])
-    check(walk(tilted, plan, case.text.tokens, Ledger(case.text.byte_costs)), run)
+    check(scored(tilted, plan, case.text), run)
 
 
 def test_the_pass_of_the_published_tilt_has_the_published_hints() -> None:
@@ -160,7 +167,7 @@ def test_independent_documents_alone_and_in_batches(name: str, lanes: int) -> No
         for batch in [*batches, batches[0]]
     ]
     predictor = DocumentPredictor(case.network(), config.documents, ended_decay=True, draw=drawn(*starts))
-    ledger = walk(predictor, plan, case.text.tokens, Ledger(case.text.byte_costs))
+    ledger = scored(predictor, plan, case.text)
     np.testing.assert_allclose(ledger.nats, case.runs[name]["nll"], atol=TOLERANCE, rtol=0)
 
 
@@ -195,7 +202,7 @@ def test_the_longest_document_alone() -> None:
     start = {site: (a[None, None] if site == "head" else a[:, None]) for site, a in stored.items()}
     predictor: Predictor = DocumentPredictor(case.network(), config.documents, ended_decay=True, draw=drawn(start))
     plan = PublishedPlan(text.documents.numpy(), text.targets, config.documents, config.context)
-    ledger = walk(predictor, plan, text.tokens, Ledger(text.byte_costs))
+    ledger = scored(predictor, plan, text)
     np.testing.assert_allclose(ledger.nats, run["nll"][begin:end], atol=TOLERANCE, rtol=0)
     # Adaptation is worth a multiple of the tolerance, so this compares more than the network.
     fixed = case.config(as_published=True, phases=0, lanes=1, learning_rate=1e-12)

@@ -12,11 +12,11 @@ from fairway.audit.scorer import Meta
 from fairway.config import DOCUMENT_PASSES, PassName, ScoreConfig
 from fairway.data.tokenizer import Tokenizer
 from fairway.score.codec import decode, encode
-from fairway.score.driver import checked_distributions
+from fairway.score.driver import checked_distributions, walk
 from fairway.score.lanes import LanePlan, LaneRows, LaneStep, coding_order, cut_rows, reveal_step
 from fairway.score.ledger import Ledger
 from fairway.score.load import PackedModel
-from fairway.score.passes import ScoredText, build_pass, walk
+from fairway.score.passes import ScoredText, build_pass
 from fairway.score.predictor import Predictor, RevealedText
 from fairway.train.machine import Machine
 
@@ -74,7 +74,7 @@ class DocumentScorer(NetworkScorer):
 
     def _drive_lanes(self, predictor: Predictor, plan: LanePlan, tokens: np.ndarray) -> Float64[np.ndarray, " targets"]:
         ledger = Ledger(np.zeros(len(tokens) - 1, dtype=np.uint16))
-        walk(predictor, plan, torch.from_numpy(tokens), ledger, windows_per_forward=self.config.windows_per_forward)
+        walk(predictor, torch.from_numpy(tokens), ledger, plan, windows_per_forward=self.config.windows_per_forward)
         return ledger.nats.astype(np.float64)
 
     def start(self, first: int, meta: Meta) -> DrivenSession:

@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, UInt32
+from jaxtyping import Float, Float32, Int, UInt32
 from torch import Tensor
 
 from fairway.base.errors import ArtifactError
-from fairway.score.driver import checked_distributions, cost, cut, score, scored_inputs
-from fairway.score.lanes import LanePlan, LaneRows, coding_order, cut_rows, decoded_order, in_coding_order, in_stream_order
+from fairway.score.driver import checked_distributions, cost, cut, score, scored_inputs, target_costs, walk
+from fairway.score.lanes import LanePlan, LaneRows, cut_rows, decoded_order, in_stream_order
 from fairway.score.ledger import Ledger
 from fairway.score.plan import Block, Windows
 from fairway.score.predictor import Predictor
@@ -44,12 +44,7 @@ class EncodedText:
         """Write the targets of one window and return their nats."""
         batch = cut(self.tokens, _single(windows), frontier)
         log_probabilities = checked_distributions(predictor, batch)[0].cpu()
-        first = int(batch.starts[0]) + batch.first_scored
-        targets = self.tokens[first + 1 : first + 1 + len(log_probabilities)]
-        for target, row in zip(targets.tolist(), log_probabilities, strict=True):
-            self.encoder.encode(target, row)
-        self.progress(first + len(targets))
-        return cost(log_probabilities.gather(-1, targets[:, None])).flatten().numpy()
+        return self._write(log_probabilities, int(batch.starts[0]) + batch.first_scored)
 
     def price_rows(
         self, predictor: Predictor, rows: LaneRows, before: LaneRows, frontier: int
@@ -57,11 +52,15 @@ class EncodedText:
         """Write the targets of one row, as many as it has, and return their nats."""
         batch, inside = cut_rows(self.tokens, _single(rows), before, frontier)
         log_probabilities = checked_distributions(predictor, batch)[0].cpu()[: int(inside.sum())]
-        targets = self.tokens[rows.begin + 1 : rows.begin + 1 + len(log_probabilities)]
+        return self._write(log_probabilities, rows.begin)
+
+    def _write(self, log_probabilities: Float[Tensor, "targets vocab"], begin: int) -> Float32[np.ndarray, " targets"]:
+        """Write the targets from entry ``begin`` on."""
+        targets = self.tokens[begin + 1 : begin + 1 + len(log_probabilities)]
         for target, row in zip(targets.tolist(), log_probabilities, strict=True):
             self.encoder.encode(target, row)
-        self.progress(rows.begin + len(targets))
-        return cost(log_probabilities.gather(-1, targets[:, None])).flatten().numpy()
+        self.progress(begin + len(targets))
+        return target_costs(log_probabilities, targets).numpy()
 
 
 class DecodedText:
@@ -87,11 +86,7 @@ class DecodedText:
         nats = np.zeros(len(inputs), dtype=np.float32)
         for column, entry in enumerate(inputs):
             batch = cut(self.tokens, windows, frontier, entry + 1)
-            row = checked_distributions(predictor, batch)[0, column].cpu()
-            token = self.decoder.decode(row)
-            self.tokens[entry + 1] = token
-            self.progress(entry + 1)
-            nats[column] = cost(row[token]).item()
+            nats[column] = self._read(checked_distributions(predictor, batch)[0, column].cpu(), entry)
         return nats
 
     def price_rows(
@@ -103,12 +98,15 @@ class DecodedText:
         while len(nats) < only.reach(self.tokens, rows.begin)[0]:
             entry = rows.begin + len(nats)
             batch, _ = cut_rows(self.tokens, rows, before, frontier, entry + 1)
-            row = checked_distributions(predictor, batch)[0, len(nats)].cpu()
-            token = self.decoder.decode(row)
-            self.tokens[entry + 1] = token
-            self.progress(entry + 1)
-            nats.append(cost(row[token]).item())
+            nats.append(self._read(checked_distributions(predictor, batch)[0, len(nats)].cpu(), entry))
         return np.array(nats, dtype=np.float32)
+
+    def _read(self, log_probabilities: Float[Tensor, " vocab"], entry: int) -> float:
+        """Read one target and return its nats."""
+        token = self.decoder.decode(log_probabilities)
+        self.tokens[entry + 1] = token
+        self.progress(entry + 1)
+        return cost(log_probabilities[token]).item()
 
 
 def encode(
@@ -123,14 +121,7 @@ def encode(
     Raises:
         ValidityError: as ``driver.score``.
     """
-    if isinstance(plan, LanePlan):
-        order = coding_order(plan, tokens)
-        source, walked = EncodedText(in_coding_order(tokens, order), progress), Ledger(ledger.byte_costs[order])
-        score(predictor, source, walked, plan, windows_per_forward=1)
-        ledger.commit(order, walked.nats)
-    else:
-        source = EncodedText(tokens, progress)
-        score(predictor, source, ledger, plan, windows_per_forward=1)
+    source = walk(predictor, tokens, ledger, plan, lambda text: EncodedText(text, progress), windows_per_forward=1)
     return source.encoder.words
 
 

@@ -8,7 +8,7 @@ decoded (``codec.py``). Plan, order, predictor and checks are the same lines for
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from fairway.base.errors import ValidityError
-from fairway.score.lanes import LanePlan, LaneRow, LaneRows, LaneStep, cut_rows, reveal_step
+from fairway.score.lanes import LanePlan, LaneRow, LaneRows, LaneStep, coding_order, cut_rows, in_coding_order, reveal_step
 from fairway.score.ledger import Ledger
 from fairway.score.plan import Block, Windows
 from fairway.score.predictor import Predictor, Revealed, RevealedText, WindowBatch
@@ -71,8 +71,7 @@ class KnownText:
         batch = cut(self.tokens, windows, frontier)
         log_probabilities = checked_distributions(predictor, batch)
         columns = batch.starts[:, None] + torch.arange(batch.first_scored, batch.inputs.shape[1])
-        targets = self.tokens[columns + 1].to(log_probabilities.device)
-        return cost(log_probabilities.gather(-1, targets[..., None])).flatten().cpu().numpy()
+        return target_costs(log_probabilities, self.tokens[columns + 1]).flatten().numpy()
 
     def price_rows(
         self, predictor: Predictor, rows: LaneRows, before: LaneRows, frontier: int
@@ -81,8 +80,8 @@ class KnownText:
         batch, inside = cut_rows(self.tokens, rows, before, frontier)
         log_probabilities = checked_distributions(predictor, batch)
         columns = batch.starts[:, None] + torch.arange(batch.first_scored, batch.inputs.shape[1])
-        targets = self.tokens[torch.where(inside, columns + 1, 0)].to(log_probabilities.device)
-        return cost(log_probabilities.gather(-1, targets[..., None])).squeeze(-1).cpu()[inside].numpy()
+        targets = self.tokens[torch.where(inside, columns + 1, 0)]
+        return target_costs(log_probabilities, targets)[inside].numpy()
 
 
 def score(
@@ -169,6 +168,44 @@ def _score_lanes(
     return ledger
 
 
+AnySource = TypeVar("AnySource", bound=Source)
+
+
+def walk(
+    predictor: Predictor,
+    tokens: Int[Tensor, " targets_plus_1"],
+    ledger: Ledger,
+    plan: Iterable[Block] | LanePlan,
+    source: Callable[[Tensor], AnySource] = KnownText,
+    **options: Any,
+) -> AnySource:
+    """`score` for known text and any plan: ``tokens`` and ``ledger`` are in the order of the stream.
+
+    Args:
+        predictor: What is asked.
+        tokens: The stream.
+        ledger: Empty ledger of the stream.
+        plan: Blocks or a lane plan.
+        source: Makes the source of the text in the order of coding.
+        options: As for `score`.
+
+    Returns:
+        What ``source`` made.
+
+    Raises:
+        ValidityError: as `score`; or a lane plan was made for another text.
+    """
+    if not isinstance(plan, LanePlan):
+        text = source(tokens)
+        score(predictor, text, ledger, plan, **options)
+        return text
+    order = coding_order(plan, tokens)
+    text, walked = source(in_coding_order(tokens, order)), Ledger(ledger.byte_costs[order])
+    score(predictor, text, walked, plan, **options)
+    ledger.commit(order, walked.nats)
+    return text
+
+
 def cut(tokens: Int[Tensor, " targets_plus_1"], windows: Windows, frontier: int, coded_stop: int | None = None) -> WindowBatch:
     """Windows of equal shape as rows, with the coded text that came after the last ``observe``.
 
@@ -212,6 +249,12 @@ def checked_distributions(predictor: Predictor, batch: WindowBatch) -> Float[Ten
 def cost(log_probability: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``-ln p`` in float32; a probability that rounds to a few units in the last place above one costs nothing."""
     return (-log_probability).clamp_min(0.0).float()
+
+
+def target_costs(log_probabilities: Float[Tensor, "*shape vocab"], targets: Int[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
+    """`cost` of the targets under their distributions, on the CPU."""
+    picked = log_probabilities.gather(-1, targets.to(log_probabilities.device)[..., None])
+    return cost(picked).squeeze(-1).cpu()
 
 
 def scored_inputs(windows: Windows) -> np.ndarray:

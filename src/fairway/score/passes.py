@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from fairway.data.tokenizer import BOS, Tokenizer
 from fairway.model.gpt import GPT
 from fairway.score.adaptation import AdaptedPredictor
 from fairway.score.documents import DocumentPredictor
-from fairway.score.driver import score
+from fairway.score.driver import walk
 from fairway.score.hints import build_hints
 from fairway.score.hints_flags import token_flags, uses_words
 from fairway.score.lane_plans import PublishedPlan, StrictPlan
-from fairway.score.lanes import LanePlan, coding_order, in_coding_order
+from fairway.score.lanes import LanePlan, coding_order
 from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
 from fairway.score.plan import Block, chunked_plan, early_targets, fixed_plan, plain_windows, sliding_windows
@@ -220,34 +219,17 @@ def run_pass(
         text=text,
         keep_graph=True,
     )
-    return walk(
+    ledger = Ledger(text.byte_costs)
+    walk(
         predictor,
-        plan,
         text.tokens,
-        Ledger(text.byte_costs),
+        ledger,
+        plan,
         windows_per_forward=config.windows_per_forward,
         ranks=ranks,
         strict=config.mode == "strict",
         progress=progress,
     )
-
-
-def walk(predictor: Predictor, plan: Plan, tokens: Int[Tensor, " targets_plus_1"], ledger: Ledger, **options: Any) -> Ledger:
-    """`driver.score` for known text and any plan: ``tokens`` and ``ledger`` are in the order of the stream.
-
-    Args:
-        predictor: What is asked.
-        plan: Blocks or a lane plan.
-        tokens: The stream.
-        ledger: Empty ledger of the stream.
-        options: As for `driver.score`.
-    """
-    if not isinstance(plan, LanePlan):
-        return score(predictor, tokens, ledger, plan, **options)
-    order = coding_order(plan, tokens)
-    walked = Ledger(ledger.byte_costs[order])
-    score(predictor, in_coding_order(tokens, order), walked, plan, **options)
-    ledger.commit(order, walked.nats)
     return ledger
 
 
