@@ -11,8 +11,6 @@ from scoring_cases import WHOLE
 from torch import Tensor
 
 from fairway.config import ScoreConfig
-from fairway.data.tokenizer import BOS
-from fairway.kernels.attention import Segments
 from fairway.model.gpt import GPT
 from fairway.model.step import Site
 from fairway.score.documents import DocumentPredictor
@@ -176,18 +174,19 @@ def _shape(site: Site, a: Tensor) -> tuple[int, ...]:
     return (1, *a.shape[1:]) if site == "head" else tuple(a.shape[1:])
 
 
-def test_packed_rows_of_documents_give_the_published_plain_nats() -> None:
-    """Slices of 96 targets, attention within documents and within pieces of 32 tokens from their start."""
+@pytest.mark.parametrize("windows", [1, 32])
+def test_packed_rows_of_documents_give_the_published_plain_nats(windows: int) -> None:
+    """Rows of 96 targets, attention within documents and within pieces of 32 tokens from their start."""
     case = document_case()
-    tokens, model, found = case.text.tokens, case.network(), []
-    for begin in range(0, case.text.targets, case.setting("plain_slice_targets")):
-        inputs = tokens[begin : min(begin + case.setting("plain_slice_targets"), case.text.targets)]
-        segments = Segments.cut((inputs == BOS).nonzero().flatten().tolist(), len(inputs), case.setting("plain_context"))
-        with torch.no_grad():
-            logits = model.logits(model.hidden(inputs[None], recurrent=True, segments=segments))[0]
-        targets = tokens[begin + 1 : begin + 1 + len(inputs)]
-        found.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
-    np.testing.assert_allclose(torch.cat(found).numpy(), case.runs["shared"]["plain_nll"], atol=TOLERANCE, rtol=0)
+    config = ScoreConfig(
+        passes=("plain",),
+        context=case.setting("plain_context"),
+        stride=1,
+        packed_tokens=case.setting("plain_slice_targets"),
+        windows_per_forward=windows,
+    )
+    ledger = run_pass("plain", case.network(), case.text, config)
+    np.testing.assert_allclose(ledger.nats, case.runs["shared"]["plain_nll"], atol=TOLERANCE, rtol=0)
 
 
 def test_the_longest_document_alone() -> None:

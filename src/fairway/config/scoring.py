@@ -210,9 +210,12 @@ class ScoreConfig(Value):
     stride: int = 64
     """Targets scored per sliding window after the first. PR #1394."""
     windows_per_forward: int = 32
-    """Windows in one forward pass; changes memory and speed only."""
+    """Windows of ``context`` inputs in one forward pass; changes memory and speed only."""
     keep_tail: bool = True
     """Score the last partial window too; False drops targets beyond a multiple of ``context`` as PR #1394 did."""
+    packed_tokens: int = 0
+    """Length of the rows of the passes float and plain if they are packed: attention stays within a document, and within
+    ``context`` inputs of where it began. 0: rows of ``context``, whatever they hold. PR #2140: 64,512."""
     max_tokens: int = 0
     """Score only this many leading targets and mark the result as partial; 0 scores the whole split."""
     proof_targets: int = 0
@@ -231,6 +234,10 @@ class ScoreConfig(Value):
         for name in ("context", "stride", "windows_per_forward"):
             require(getattr(self, name) >= 1, f"score.{name}={getattr(self, name)} must be at least 1")
         require(self.stride <= self.context, f"score.stride={self.stride} exceeds score.context={self.context}")
+        require(
+            self.packed_tokens == 0 or self.packed_tokens >= self.context,
+            f"score.packed_tokens={self.packed_tokens} is below score.context={self.context}; use 0 for rows of the context",
+        )
         require(self.max_tokens >= 0, f"score.max_tokens={self.max_tokens} is negative; use 0 for all")
         require(self.proof_targets >= 0, f"score.proof_targets={self.proof_targets} is negative; use 0 for none")
         chunk = self.adaptation.chunk_tokens

@@ -82,7 +82,7 @@ PACKED_DOCUMENTS = Technique(
     title="documents as rows: one packed row per stream, attention inside documents",
     why="no token is spent on attending to another document, and training sees what scoring will",
     source="PR #1530, PR #1855",
-    changes={"train.loader": "packed_documents"},
+    changes={"train.loader": "packed_documents", "score.packed_tokens": 65_536},
 )
 PROGRESSIVE_CONTEXT = Technique(
     name="progressive-context",
@@ -94,6 +94,7 @@ PROGRESSIVE_CONTEXT = Technique(
         "train.context_lengths": (1024, 2048, 3072),
         "train.context_until": (0.1, 0.7),
         "score.context": 3072,
+        "score.packed_tokens": 21 * 3072,
     },
 )
 POLAR_EXPRESS = Technique(

@@ -85,6 +85,7 @@ def proxy(full: Recipe) -> Recipe:
         "artifact.byte_cap": 1_000_000,
         "score.context": PROXY_CONTEXT,
         "score.stride": 64,
+        "score.packed_tokens": full.score.packed_tokens * PROXY_CONTEXT // full.score.context,
         "score.keep_tail": True,
         "score.max_tokens": 131072,
         "score.adaptation.chunk_tokens": 4096,

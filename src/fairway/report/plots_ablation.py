@@ -24,7 +24,7 @@ ROW = 0.46
 """Inches of one technique or system."""
 LABEL = 30
 """Characters of a row's name."""
-FAR = 4.0
+FAR = 5.0
 """A technique that reaches this many times as far as the median one is named at the border instead of shrinking the rest."""
 
 

@@ -120,7 +120,8 @@ def build_pass(
     if name in DOCUMENT_PASSES:
         return document_pass(name, model, targets, config, ranks, documents, text, keep_graph=keep_graph)
     if name in ("float", "plain"):
-        return NeuralPredictor(model), fixed_plan(plain_windows(targets, config.context))
+        longest = config.context if config.packed_tokens else None
+        return NeuralPredictor(model, longest), fixed_plan(plain_windows(targets, _row(name, config)))
     if name == "sliding":
         return NeuralPredictor(model), fixed_plan(sliding_windows(targets, config.context, config.stride))
     plan = adaptation_plan(targets, config)
@@ -225,12 +226,17 @@ def run_pass(
         text.tokens,
         ledger,
         plan,
-        windows_per_forward=config.windows_per_forward,
+        windows_per_forward=max(1, config.windows_per_forward * config.context // _row(name, config)),
         ranks=ranks,
         strict=config.mode == "strict",
         progress=progress,
     )
     return ledger
+
+
+def _row(name: PassName, config: ScoreConfig) -> int:
+    """Inputs of the pass's longest window."""
+    return config.packed_tokens or config.context if name in ("float", "plain") else config.context
 
 
 def count_documents(tokens: Int[Tensor, " targets_plus_1"]) -> int:
