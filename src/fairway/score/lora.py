@@ -8,6 +8,7 @@ documents computed alone, but for the order of floating-point sums. Source: PR #
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -148,16 +149,13 @@ def adapts(pairs: dict[Site, Pair], scale: float, applications: int) -> tuple[li
     body: list[Adapt] = []
     for k in range(applications):
         own: dict[Site, Pair] = {site: Pair(a[k], b[k]) for site, (a, b) in pairs.items() if site != "head"}
-        body.append(_adapt(own, scale))
+        body.append(partial(_adapted, own, scale))
     head: dict[Site, Pair] = {site: Pair(a[0], b[0]) for site, (a, b) in pairs.items() if site == "head"}
-    return body, _adapt(head, scale)
+    return body, partial(_adapted, head, scale)
 
 
-def _adapt(pairs: dict[Site, Pair], scale: float) -> Adapt:
-    def adapt(site: Site, x: Tensor, y: Tensor) -> Tensor:
-        if site not in pairs:
-            return y
-        a, b = (matrix.to(x.dtype) for matrix in pairs[site])
-        return y + torch.bmm(torch.bmm(x, a.mT), b.mT) * scale
-
-    return adapt
+def _adapted(pairs: dict[Site, Pair], scale: float, site: Site, x: Tensor, y: Tensor) -> Tensor:
+    if site not in pairs:
+        return y
+    a, b = (matrix.to(x.dtype) for matrix in pairs[site])
+    return y + torch.bmm(torch.bmm(x, a.mT), b.mT) * scale
