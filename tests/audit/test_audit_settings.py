@@ -20,7 +20,16 @@ from fairway.audit.scorer import Meta
 from fairway.audit.streams import generate, shared_documents
 from fairway.base.values import with_fields
 from fairway.cli import main
-from fairway.config import AdaptationConfig, PassName, Recipe, RecurrenceConfig, ResidualConfig, ScoreConfig, TiltConfig
+from fairway.config import (
+    AdaptationConfig,
+    GateConfig,
+    PassName,
+    Recipe,
+    RecurrenceConfig,
+    ResidualConfig,
+    ScoreConfig,
+    TiltConfig,
+)
 from fairway.model.gpt import GPT
 from fairway.model.residual import TOPOLOGIES
 from fairway.score.passes import adaptation_plan
@@ -83,6 +92,25 @@ def test_the_audit_sees_the_adaptation_at_work(topology: str, adaptation: str) -
     tokens = np.array([0, 1, 1, 0, 1, 1, 0, 1, 1])
     small = adapted.miniature(2).score(tokens, Meta(8)) - plain.miniature(2).score(tokens, Meta(8))
     assert 1e-3 < np.abs(small).max() < 3.0
+
+
+def test_packed_rows_are_valid_and_keep_documents_apart() -> None:
+    config = ScoreConfig(passes=("plain",), context=6, stride=3, packed_tokens=16)
+    made = NetworkScorer("packed rows", lambda: toy_network(VOCAB, gates=GateConfig(smear=True)), config, "plain")
+    findings = [
+        future_perturbation(made, STREAM, probes=5),
+        replay_prefixes(made, STREAM, probes=2),
+        online_protocol(made, STREAM),
+        lossless_decoding(made, STREAM),
+        kraft_enumeration(made, most_streams=16),
+    ]
+    for finding in findings:
+        assert finding.verdict == "pass", f"{finding.test}: {finding.reason}"
+    whole, first = STREAM.tokens, STREAM.document_starts[1]
+    alone = made.score(whole[first:], Meta(len(whole) - 1 - first))
+    # The same rows would begin elsewhere; until the row ends, the document is all that its tokens see.
+    row = 16 - first % 16
+    np.testing.assert_allclose(made.score(whole, STREAM.meta())[first : first + row], alone[:row], atol=1e-5)
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)

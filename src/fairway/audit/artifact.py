@@ -200,6 +200,7 @@ def logic_scale(config: ScoreConfig, context: int = 64, chunk: int = 128) -> Sco
         "context": context,
         "stride": stride,
         "keep_tail": True,
+        "packed_tokens": min(2 * context, config.packed_tokens),
         "max_tokens": 0,
         "adaptation.chunk_tokens": max(chunk, context),
         "adaptation.sequences_per_step": min(2, config.adaptation.sequences_per_step),
