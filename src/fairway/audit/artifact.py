@@ -33,6 +33,8 @@ NOISE = 0.2
 SMALL_SCALE_RATES = {"sgd": 0.1, "adamw": 0.02}
 """Peak step sizes of the adaptation in networks of a few thousand weights, by optimizer."""
 
+LONGEST_CONTEXT = 6
+"""Tokens; a third of a phrase of the streams of logic tests."""
 
 DOCUMENT_RATE = 0.02
 """Step size of adapters in such networks."""
@@ -187,6 +189,7 @@ def logic_scale(config: ScoreConfig, context: int = 64, chunk: int = 128) -> Sco
 
     Stride keeps its share of the context, and divides context and chunk as it did, or not: which targets share a window
     with the next chunk depends on that, and with it whether the last input may be a window's key. Steps hold at most two rows.
+    Contexts of the tilt are no longer than `LONGEST_CONTEXT`: longer ones seldom come back, and the tilt would be silent.
     """
     share = config.stride * context / config.context
     stride = max(1, round(share))
@@ -204,6 +207,7 @@ def logic_scale(config: ScoreConfig, context: int = 64, chunk: int = 128) -> Sco
         "max_tokens": 0,
         "adaptation.chunk_tokens": max(chunk, context),
         "adaptation.sequences_per_step": min(2, config.adaptation.sequences_per_step),
+        "tilt.contexts": _short_contexts(config.tilt.contexts),
         "documents.lanes": min(2, config.documents.lanes),
         "documents.chunk_sizes": (max(1, context // 8), max(1, context // 4)),
         "documents.chunk_limits": (max(1, context // 4),),
@@ -215,6 +219,12 @@ def logic_scale(config: ScoreConfig, context: int = 64, chunk: int = 128) -> Sco
         "documents.global_chunk_tokens": max(1, context // 2),
     }
     return with_fields(config, changes)
+
+
+def _short_contexts(contexts: tuple[int, ...]) -> tuple[int, ...]:
+    """As many contexts, one token apart, where the longest is too long."""
+    first = max(1, LONGEST_CONTEXT + 1 - len(contexts))
+    return contexts if max(contexts) <= LONGEST_CONTEXT else tuple(range(first, first + len(contexts)))
 
 
 def small_scale(config: ScoreConfig, context: int) -> ScoreConfig:
