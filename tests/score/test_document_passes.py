@@ -1,11 +1,13 @@
 """The strict pass over documents: what it may know, what it must not, and that a decoder follows it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_text import scored_text
@@ -32,6 +34,7 @@ from fairway.score.lora import Adapters, Pair, seeded_draw
 from fairway.score.passes import build_pass, count_documents, run_pass
 from fairway.score.plan import fixed_plan, plain_windows
 from fairway.score.predictor import LaneBatch, RevealedText, WindowBatch
+from fairway.train.distributed import Ranks
 from toy_network import toy_network
 
 VOCAB = 11
@@ -325,3 +328,22 @@ def test_a_renewal_brings_back_the_first_adapters_and_trains_the_network() -> No
     predictor.observe(RevealedText(TEXT, 0))
     assert not torch.equal(weight, before)
     assert not weight.requires_grad
+
+
+def scored_as_rank(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(f"{folder}/store", world)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    try:
+        ledger = run_pass("documents_tilted", toy_network(VOCAB), scored_text(TEXT), CONFIG, ranks=Ranks(rank, world))
+        np.save(f"{folder}/rank{rank}.npy", ledger.nats)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_ranks_share_lanes_and_phases_and_change_no_result(tmp_path: Path) -> None:
+    """Three ranks of three lanes, and a phase whose documents they share."""
+    alone = run_pass("documents_tilted", toy_network(VOCAB), scored_text(TEXT), CONFIG).nats
+    mp.spawn(scored_as_rank, (3, str(tmp_path)), nprocs=3)
+    for rank in range(3):
+        np.testing.assert_allclose(np.load(tmp_path / f"rank{rank}.npy"), alone, atol=1e-5)
