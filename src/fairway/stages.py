@@ -122,6 +122,7 @@ def pack_stage(walk: Walk, *, resume: bool = False) -> None:
             records = records_from_state(quantized)
             if recipe.artifact.embed_tokenizer:
                 records[TOKENIZER_RECORD] = RawTensor(np.frombuffer(walk.dataset.tokenizer.model, dtype=np.uint8))
+            _drop_evidence(walk, "packed anew", artifact=True)
             write_artifact(folder.artifact, records, _header(walk))
             write_bundle(folder.code)
         write_json(folder.tensors, _tensor_table(folder.artifact, plan, quantized))
@@ -179,8 +180,16 @@ def score_packed(packed: PackedModel, walk: Walk, config: ScoreConfig) -> dict[s
         byte_rule=stream.byte_rule,
         mode=config.mode,
     )
+    _drop_evidence(walk, "scored anew", artifact=False)
     write_result(walk.folder.root, document, ledgers, text, config.context)
     return document
+
+
+def _drop_evidence(walk: Walk, why: str, *, artifact: bool) -> None:
+    """Proof and audit of an earlier artifact or result must not stand beside a new one."""
+    stale = walk.folder.drop_evidence(artifact=artifact)
+    if stale:
+        logger.info(f"{walk.folder.root} is {why}; removed what spoke of the files before: {', '.join(stale)}")
 
 
 def prove_stage(packed: PackedModel, walk: Walk) -> None:

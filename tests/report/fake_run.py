@@ -6,14 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
+from fairway.audit.accounting import SHEET as BYTES
+from fairway.audit.caps import CLOCK, SIZE
+from fairway.audit.ledger import AGAIN, LEDGER
+from fairway.audit.run import CATALOGUE, audit_document
+from fairway.audit.runner import Outcome
 from fairway.base.values import to_dict
 from fairway.recipes import recipe
+from fairway.record.claim import SHEET as CLAIM
 
 HOSTILE = (
     "</pre><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'single' "
     "\x00\x07\x1b[31m \x7f\x85 \u202e \ud800 \ufffe {{ 7 * 7 }} $x_1$"
 )
-FILES = ("environment.json", "metrics.jsonl", "score.json", "ledger.npz", "tensors.json", "samples.json", "proof.json")
+FILES = (
+    *("environment.json", "metrics.jsonl", "score.json", "ledger.npz", "tensors.json", "samples.json", "proof.json"),
+    "audit.json",
+)
 PASSES = ("float", "plain", "sliding", "adapted")
 
 
@@ -53,6 +62,8 @@ def make_run(
         write(folder / "samples.json", make_samples())
     if "proof.json" in files:
         write(folder / "proof.json", make_proof())
+    if "audit.json" in files:
+        write(folder / "audit.json", make_audit(pass_name=passes[-1]))
     return folder
 
 
@@ -229,6 +240,16 @@ def make_proof() -> dict:
         "coded_bits_per_byte": 2.26325,
         "scored_bits_per_byte": 2.26154,
     }
+
+
+def make_audit(pass_name: str = "adapted", failing: tuple[str, ...] = (), undecided: tuple[str, ...] = ("W",)) -> dict:
+    """What ``fairway audit`` writes when the named tests fail or are left undecided and all others pass."""
+    sheets = [CLAIM, BYTES, SIZE, CLOCK, LEDGER, AGAIN, *(test.sheet for test in CATALOGUE)]
+    findings = []
+    for sheet in sheets:
+        verdict = "fail" if sheet.test in failing else "undecided" if sheet.test in undecided else "pass"
+        findings.append(sheet.finding(Outcome(verdict, 0.25, 0.0, f"what {sheet.name} came to")))
+    return audit_document(f"runs/tiny/model.fwz {pass_name}", findings, seed=0, budget_seconds=150.0)
 
 
 def make_samples() -> list[dict]:

@@ -20,6 +20,8 @@ SHEET = Sheet(
     ("bytes",),
     "documents, texts and passes whose bytes do not come out",
     "whether the tokens are those of the original text, where that is not at hand",
+    "The bytes counted for the pieces of a text are not the bytes of that text, or a stated figure does not follow from "
+    "them. Bits per byte are then divided by a wrong number.",
 )
 
 ADVERSARIAL: tuple[str, ...] = (

@@ -15,6 +15,8 @@ SIZE = Sheet(
     ("budget",),
     "bytes of artifact and code, from the files",
     "whether the packed code runs, and files that a score needs and that are not counted",
+    "The files are larger than the limit, or not as large as the result states. A result counts only if the model and its "
+    "code together keep to the limit.",
 )
 CLOCK = Sheet(
     "W",
@@ -22,6 +24,8 @@ CLOCK = Sheet(
     ("budget",),
     "largest share of a time budget that the counted phases use",
     "work done outside the phases of the clock",
+    "Training or scoring took longer than its time limit. Work that the limit covers was added here even where the run's "
+    "own clock left it out.",
 )
 TRAINING_SECONDS = 600.0
 SCORING_SECONDS = 600.0

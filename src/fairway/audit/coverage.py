@@ -13,6 +13,8 @@ SHEET = Sheet(
     ("single pass", "normalised"),
     "targets without exactly one finite cost, ids outside the vocabulary, and targets that are free whatever they are",
     "targets scored under a wrong id (use S)",
+    "A part of the text has no proper cost: it was left out, cannot be written at all, or is free although something else "
+    "could stand there. So the sum of the costs is not what the whole text takes.",
 )
 FREE_PROBES = 4
 

@@ -24,6 +24,8 @@ SHEET = Sheet(
     ("causal", "normalised", "score before update", "single pass"),
     "coded bits beyond nats / ln 2; infinite where the text did not come back",
     "what is in the artifact, the bytes, time and size",
+    "The text was written down with the score's own predictions and read back, and it did not come back or took more bits "
+    "than the score claims. So the score is not a size in which this text can be stored.",
 )
 FIXED_BITS = 80.0
 """Coded bits beyond the claim that do not grow with the text: the coder's last words."""

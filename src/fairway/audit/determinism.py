@@ -13,6 +13,8 @@ SHEET = Sheet(
     ("single pass", "causal"),
     "largest difference in nats of a target between two runs",
     "state that survives in a way that this order of runs does not show; runs on another machine",
+    "The same text was scored several times and did not cost the same each time. A decoder has to repeat every prediction "
+    "exactly, so it goes wrong where two runs differ.",
 )
 
 

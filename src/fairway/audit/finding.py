@@ -44,6 +44,8 @@ class Finding:
     """What this test cannot see."""
     reason: str
     """One sentence for people: why this verdict."""
+    meaning: str
+    """What a failure of the test means, in one or two sentences for people who do not know the test."""
     witness: Witness | None = None
     runs: int = 0
     """Number of times the scorer was run."""

@@ -16,6 +16,8 @@ SHEET = Sheet(
     ("causal", "score before update", "single pass"),
     "largest change in nats of a target coded before the cut",
     "what depends on the target itself (unnormalised blends, target-dependent gates), and what is in the artifact",
+    "A later part of the text was changed, and the cost of an earlier target changed with it. A decoder reads the earlier "
+    "target first and does not have the later text yet.",
 )
 FEWEST_CUTS = 5
 KINDS = ("random", "repeat", "constant")

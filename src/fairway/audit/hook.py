@@ -19,6 +19,8 @@ SHEET = Sheet(
     ("normalised", "causal"),
     "largest disagreement in nats between distributions shown for different targets, or between one and the score",
     "a hook that shows another distribution than the score uses for tokens other than the target: read it with S",
+    "The prediction shown for a place depends on the token that stands there, does not add up to one, or is not what the "
+    "score counts. A decoder needs one whole prediction before it knows the token.",
 )
 TRIES = 8
 FEWEST_PROBES = 2

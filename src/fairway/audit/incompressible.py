@@ -14,6 +14,8 @@ SHEET = Sheet(
     ("causal", "normalised", "score before update"),
     "nats below the source's own cost, at the beginning of the stream where that is largest",
     "breaches that do not pay on these sources, above all where the scorer's base is far from them",
+    "Random text, drawn with known odds, costs less by the score than those odds allow, by more than luck explains. So "
+    "the score has seen what it was to predict, or counts too little.",
 )
 LUCK_NATS = 20.0
 """A valid scorer gains this much by luck with probability below e**-20 = 2e-9."""

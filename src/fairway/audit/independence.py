@@ -14,6 +14,8 @@ SHEET = Sheet(
     ("causal",),
     "largest change in nats of a target when other documents are replaced or reordered",
     "everything inside a document",
+    "Other documents were replaced or put in another order, and the cost of a document changed with them. The score "
+    "claims that each document is scored as if no other existed, and that is not so.",
 )
 
 

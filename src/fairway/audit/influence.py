@@ -16,6 +16,8 @@ SHEET = Sheet(
     ("causal", "score before update", "single pass"),
     "number of units on cycles of influence, or of influences against the stated order",
     "influence of a unit on itself (use S), and influence that the replacements do not trigger",
+    "Two stretches of the text each depend on the other, or one depends on another that is to be decoded after it. A "
+    "decoder must have read the one before it can read the other, so it has no place to begin or to go on.",
 )
 UNITS_WITHOUT_DOCUMENTS = 8
 

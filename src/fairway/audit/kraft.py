@@ -16,6 +16,8 @@ SHEET = Sheet(
     ("causal", "normalised", "score before update", "single pass"),
     "|sum over all streams of exp(-nats) - 1|",
     "what happens only at full size, and what is in the artifact",
+    "Over all texts of a tiny alphabet, the probabilities that the score claims do not add up to one. If they add up to "
+    "more, the score promises to tell more texts apart than its bits have room for, and some could never be decoded.",
 )
 LARGEST_VOCABULARY = 4
 MOST_STREAMS = 1024

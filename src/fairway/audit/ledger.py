@@ -19,7 +19,13 @@ from fairway.data.dataset import Dataset
 from fairway.data.manifest import Manifest
 
 LEDGER = Sheet(
-    "X", "coverage of the ledger", COVERAGE.conditions, "disagreements of ledger, result and data", COVERAGE.blind_to
+    "X",
+    "coverage of the ledger",
+    COVERAGE.conditions,
+    "disagreements of ledger, result and data",
+    COVERAGE.blind_to,
+    "The recorded costs, the stated result and the text do not fit together. So the stated figure is not the cost of each part "
+    "of this text counted once.",
 )
 AGAIN = Sheet(
     "E",
@@ -27,6 +33,8 @@ AGAIN = Sheet(
     DETERMINISM.conditions,
     "largest difference in nats between a target of the ledger and the same scored again",
     "targets beyond the stretch that was scored again",
+    "The beginning of the text was scored again with the packed model, and the costs differ from the recorded ones. So the "
+    "recorded result is not what this model gives with its own settings.",
 )
 RELATIVE_SUM = 1e-9
 

@@ -18,6 +18,8 @@ SHEET = Sheet(
     ("causal", "normalised", "score before update", "single pass"),
     "largest difference in nats between what is handed over before a token is told and the score",
     "the artifact's content, and the bytes",
+    "The text was handed over one token at a time, each only after it was predicted, as a decoder gets it. The "
+    "predictions made so were not those that the score counts, did not add up to one, or changed when asked for again.",
 )
 WITHHELD_TARGETS = 17
 """Added to the number of targets that a scorer is told without having declared its use."""

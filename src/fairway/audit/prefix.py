@@ -15,6 +15,8 @@ SHEET = Sheet(
     ("causal", "single pass"),
     "largest difference in nats between a target of a beginning and the same target of the whole",
     "dependence on the target itself; declared side information is held at its full value",
+    "The beginning of the text costs something else when it is scored alone than when the rest follows it. A decoder that "
+    "reads the beginning does not have the rest, so it cannot repeat those predictions.",
 )
 
 

@@ -46,6 +46,13 @@ FREE_NATS = 1e-9
 """Nats up to which a target counts as free."""
 
 
+NO_SCORE = (
+    "The scorer did not return one possible cost for each part of the text, or stated no proper order in which it takes them. "
+    "So what it returned is no score, and the test found nothing that it could examine."
+)
+"""What a failure means whose output is malformed."""
+
+
 class Malformed(ValidityError):
     """An output that is no score at all, with its witness."""
 
@@ -127,6 +134,8 @@ class Sheet:
     conditions: tuple[Condition, ...]
     measures: str
     blind_to: str
+    failure: str
+    """What a failure means, in at most two plain sentences."""
 
     def finding(self, outcome: Outcome, runs: int = 0, seconds: float = 0.0) -> Finding:
         """The outcome as a finding of this test."""
@@ -140,6 +149,7 @@ class Sheet:
             measures=self.measures,
             blind_to=self.blind_to,
             reason=outcome.reason,
+            meaning=self.failure,
             witness=outcome.witness,
             runs=runs,
             seconds=seconds,
@@ -161,12 +171,13 @@ def audit_test(sheet: Sheet) -> Callable[[Callable[..., Outcome]], Callable[...,
     def wrap(function: Callable[..., Outcome]) -> Callable[..., Finding]:
         @functools.wraps(function)
         def run(scorer: Scorer, *arguments: Any, **options: Any) -> Finding:
-            began, runner = time.perf_counter(), Runner(scorer)
+            began, runner, told = time.perf_counter(), Runner(scorer), sheet
             try:
                 outcome = function(runner, *arguments, **options)
             except Malformed as error:
                 outcome = Outcome("fail", error.witness.found, error.witness.expected, f"no score: {error}", error.witness)
-            return sheet.finding(outcome, runner.runs, time.perf_counter() - began)
+                told = replace(sheet, failure=NO_SCORE)
+            return told.finding(outcome, runner.runs, time.perf_counter() - began)
 
         return run
 

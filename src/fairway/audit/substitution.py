@@ -21,6 +21,8 @@ SHEET = Sheet(
     ("normalised", "causal", "score before update"),
     "largest |sum over v of exp(-nats(v)) - 1| at a probed target",
     "breaches at targets that were not probed, and dependence on text that never changes",
+    "Other tokens were tried in one place, and the probabilities claimed for them do not add up to one, or are not those of "
+    "the prediction that was shown. So they are not parts of one prediction, made before the token was known.",
 )
 FEWEST_PROBES = 4
 SMALL_VOCABULARY = 64

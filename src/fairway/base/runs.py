@@ -93,6 +93,17 @@ class RunFolder:
         """The page for people."""
         return self.root / "report.html"
 
+    def drop_evidence(self, *, artifact: bool) -> tuple[str, ...]:
+        """Remove what spoke of files that are replaced; returns the names of the files that were there.
+
+        Args:
+            artifact: Whether the artifact is replaced, which a proof is about; an audit is about the result too.
+        """
+        stale = [path for path in (*((self.proof, self.coded) if artifact else ()), self.audit) if path.exists()]
+        for path in stale:
+            path.unlink()
+        return tuple(path.name for path in stale)
+
     def data_folder(self, given: Path | None) -> Path:
         """The data folder that was given, or the one that the run recorded.
 

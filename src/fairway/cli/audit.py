@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from fairway.base.errors import FairwayError
+from fairway.base.runs import RunFolder
 from fairway.cli.parse import Switch, emit, parse, table
 from fairway.config import MachineConfig, PassName
 
 if TYPE_CHECKING:
-    from fairway.audit.finding import Finding, Verdict
+    from fairway.audit.finding import Finding
     from fairway.audit.scorer import Scorer
+    from fairway.audit.subjects import ArtifactAudit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +62,29 @@ def audit(argv: Sequence[str]) -> int:
         )
     if arguments.hook and not arguments.scorer:
         raise FairwayError("--hook goes with --scorer; artifacts have their own and commands have none")
-    name, findings, out = _artifact(arguments) if arguments.artifact else _foreign(arguments)
+    done = _artifact(arguments) if arguments.artifact else _foreign(arguments)
     from fairway.audit.run import audit_document, failed, write_audit
+    from fairway.report.page import refresh_report
 
-    document = audit_document(name, findings, seed=arguments.seed, budget_seconds=arguments.budget_seconds)
-    if out is not None:
-        write_audit(out, document)
-    emit(document, _text(name, findings, document["verdict"], out), as_json=arguments.json)
-    return 1 if failed(findings) else 0
+    document = audit_document(done.name, done.findings, seed=arguments.seed, budget_seconds=arguments.budget_seconds)
+    if done.out is not None:
+        write_audit(done.out, document)
+        if done.out == RunFolder(done.out.parent).audit:
+            refresh_report(done.out.parent)
+    emit(document, _text(done, document["verdict"]), as_json=arguments.json)
+    return 1 if failed(done.findings) else 0
+
+
+@dataclass(frozen=True)
+class _Audited:
+    """What was audited, and what came of it."""
+
+    name: str
+    findings: "list[Finding]"
+    out: Path | None
+    """Where the findings are written."""
+    unclaimable: str = ""
+    """What keeps the run's score from counting whatever the tests say."""
 
 
 def _progress(finding: "Finding") -> None:
@@ -76,7 +93,7 @@ def _progress(finding: "Finding") -> None:
     logger.info(f"{finding.test} {finding.name}: {finding.verdict}, {finding.runs} runs, {finding.seconds:.1f} s")
 
 
-def _artifact(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | None]:
+def _artifact(arguments: AuditArguments) -> _Audited:
     if arguments.vocab or arguments.declares or arguments.independent_documents:
         raise FairwayError(
             "--vocab, --declares and --independent-documents describe a function or a command; an artifact says these itself"
@@ -102,10 +119,22 @@ def _artifact(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | N
     claim = run_claim(run, int(packed.header["byte_cap"])) if run else nothing_stated()
     _progress(claim)
     findings = [claim, *subject.audit(arguments.budget_seconds, arguments.seed, _progress)]
-    return f"{path} {subject.pass_name}", findings, arguments.out or (run.audit if run else None)
+    out = arguments.out or (run.audit if run else None)
+    return _Audited(f"{path} {subject.pass_name}", findings, out, _unclaimable(subject))
 
 
-def _foreign(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | None]:
+def _unclaimable(subject: "ArtifactAudit") -> str:
+    """Why the audited pass of the run cannot be claimed in the mode that the run was scored in; empty where it can."""
+    if subject.run is None:
+        return ""
+    from fairway.base.files import read_json
+    from fairway.report.claimable import why_not_claimable
+
+    stated = read_json(subject.run.score)
+    return why_not_claimable(stated["mode"], subject.pass_name, stated["tokens"], subject.packed.score)
+
+
+def _foreign(arguments: AuditArguments) -> _Audited:
     if arguments.pass_name:
         raise FairwayError("--pass names a pass of an artifact; a function or a command has none")
     import numpy as np
@@ -127,7 +156,7 @@ def _foreign(arguments: AuditArguments) -> tuple[str, list["Finding"], Path | No
     if text is not None:
         streams = Streams(shared_documents(vocab, 300, arguments.seed, text=text), streams.sources)
     findings = run_audit(scorer, streams, arguments.budget_seconds, seed=arguments.seed, progress=_progress)
-    return scorer.name, [nothing_stated(), *findings], arguments.out
+    return _Audited(scorer.name, [nothing_stated(), *findings], arguments.out)
 
 
 def _foreign_scorer(arguments: AuditArguments, vocab: int) -> "Scorer":
@@ -144,35 +173,36 @@ def _foreign_scorer(arguments: AuditArguments, vocab: int) -> "Scorer":
     return CommandScorer(arguments.command, vocab, declared(arguments.declares), arguments.independent_documents)
 
 
-def _text(name: str, findings: list["Finding"], verdict: str, out: Path | None) -> str:
-    """One row per validity condition, one per test, and the evidence of every failure."""
+def _text(done: _Audited, verdict: str) -> str:
+    """One row per validity condition, one per test, and the meaning and evidence of every failure."""
     from fairway.audit.run import judge
+    from fairway.report.records import ConditionRecord
 
-    conditions = [(item.condition, item.verdict, _speaking(item.tests)) for item in judge(findings)]
+    conditions = [
+        (item.condition, item.verdict, ConditionRecord(item.condition, item.verdict, dict(item.tests)).speaking)
+        for item in judge(done.findings)
+    ]
     rows = [
         (item.test, item.name, item.verdict, _number(item.statistic), _number(item.tolerance), item.runs, f"{item.seconds:.1f}")
-        for item in findings
+        for item in done.findings
     ]
     text = [
         table(rows, ("test", "name", "verdict", "statistic", "tolerance", "runs", "seconds")),
         "",
         table(conditions, ("condition", "verdict", "tests that speak for it")),
     ]
-    for item in findings:
+    for item in done.findings:
         if item.verdict in ("fail", "undecided"):
             text += ["", f"{item.test} {item.verdict}: {item.reason}"]
+        if item.verdict == "fail":
+            text += [f"  {item.meaning}"]
         if item.witness is not None:
             text += [f"  witness: {item.witness.how}: {item.witness.expected:.9g} and {item.witness.found:.9g}"]
             text += _shown(item.witness.tokens)
-    where = f"; evidence in {out}" if out else ""
-    return "\n".join([*text, "", f"{name}: {verdict}{where}"])
-
-
-def _speaking(tests: "dict[str, Verdict]") -> str:
-    """Letters by what they say; tests that do not apply are left out."""
-    said = ("fail", "pass", "undecided")
-    groups = {verdict: [letter for letter, found in sorted(tests.items()) if found == verdict] for verdict in said}
-    return ", ".join(f"{verdict} {' '.join(letters)}" for verdict, letters in groups.items() if letters) or "none"
+    if done.unclaimable:
+        text += ["", f"this score cannot be claimed: {done.unclaimable}"]
+    where = f"; evidence in {done.out}" if done.out else ""
+    return "\n".join([*text, "", f"{done.name}: {verdict}{where}"])
 
 
 def _number(value: float) -> str:

@@ -63,6 +63,7 @@ def prove(argv: Sequence[str]) -> int:
         raise DataError(f"--tokens {arguments.tokens} must be at least 1")
     from fairway.data.dataset import Dataset
     from fairway.report.load import read_proof
+    from fairway.report.page import refresh_report
     from fairway.report.table import proof_sentence
     from fairway.score.compress import checked_pass
     from fairway.score.load import load_packed
@@ -83,6 +84,7 @@ def prove(argv: Sequence[str]) -> int:
             progress=progress,
         )
     write_json(out.proof, proof.to_dict())
+    refresh_report(out.root)
     emit(proof.to_dict(), proof_sentence(read_proof(out.proof)), as_json=arguments.json)
     return 0
 

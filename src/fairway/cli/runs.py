@@ -82,6 +82,7 @@ def pack(argv: Sequence[str]) -> int:
     """Quantize and pack; 1 when the artifact is over the byte cap."""
     arguments = parse(PackArguments, argv, "pack")
     from fairway import pipeline
+    from fairway.report.page import refresh_report
     from fairway.stages import pack_stage
     from fairway.walk import open_recipe, open_walk
 
@@ -90,6 +91,7 @@ def pack(argv: Sequence[str]) -> int:
     with open_walk(recipe, data=folder.data_folder(arguments.data), out=folder.root, resume=True) as walk:
         pack_stage(walk)
         if walk.ranks.leads:
+            refresh_report(folder.root)
             budget = pipeline.byte_budget(folder, recipe)
             document = {
                 "artifact_bytes": budget.artifact_bytes,
@@ -128,12 +130,14 @@ def score(argv: Sequence[str]) -> int:
     if packed is None or folder is None:
         raise DataError("fairway score needs an artifact or a run folder first: fairway score RUN --data DIR")
     from fairway import pipeline
+    from fairway.report.page import refresh_report
     from fairway.report.table import final_table
 
     recipe = replace(pipeline.recipe_of(packed, folder), machine=arguments.machine, score=arguments.score)
     data = folder.data_folder(arguments.data)
     document = pipeline.score_file(packed, recipe, data=data, run=folder, out=arguments.out or folder.root)
     if document:
+        refresh_report(arguments.out or folder.root)
         emit(document, final_table(arguments.out or folder.root), as_json=arguments.json)
     return 0
 

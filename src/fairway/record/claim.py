@@ -20,6 +20,8 @@ SHEET = Sheet(
     ("claim", "budget"),
     "discrepancies between what is stated and what the evidence shows",
     "runs that nobody wrote down, logs that were made up, and whether the score itself is valid",
+    "Something that is stated does not follow from the recorded figures, or what would prove it is missing. So the claim "
+    "cannot stand as it is.",
 )
 
 

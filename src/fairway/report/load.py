@@ -16,6 +16,9 @@ from fairway.base.files import read_json
 from fairway.base.values import from_dict
 from fairway.config import PassName, Recipe
 from fairway.report.records import (
+    AuditRecord,
+    ConditionRecord,
+    FindingRecord,
     Ledger,
     Metrics,
     PassScore,
@@ -40,9 +43,11 @@ MADE_BY = {
     "score.json": "There is no score yet: no score.json; fairway score writes it.",
     "ledger.npz": "Costs per target are missing: no ledger.npz; fairway score writes it.",
     "proof.json": "The score is not proved: no proof.json; fairway prove writes it.",
+    "audit.json": "The score is not audited: no audit.json; fairway audit writes it.",
     "samples.json": "There is no sample text: no samples.json; fairway run writes it.",
 }
 LARGEST_BITS_PER_WEIGHT = 64.0
+VERDICTS = ("pass", "fail", "undecided", "not applicable")
 
 
 def load_run(run: Path) -> RunData:
@@ -61,6 +66,9 @@ def load_run(run: Path) -> RunData:
     ledger = _ledger(run / "ledger.npz") if "ledger.npz" in present else None
     if score is not None and ledger is not None:
         warnings += _contradictions(score, ledger)
+    audit = read_audit(run / "audit.json") if "audit.json" in present else None
+    if score is not None and audit is not None:
+        warnings += _other_pass(score, audit)
     return RunData(
         path=run,
         recipe=recipe,
@@ -71,6 +79,7 @@ def load_run(run: Path) -> RunData:
         tensors=_tensors(run / "tensors.json") if "tensors.json" in present else None,
         samples=_samples(run / "samples.json") if "samples.json" in present else None,
         proof=read_proof(run / "proof.json") if "proof.json" in present else None,
+        audit=audit,
         missing=tuple(sentence for name, sentence in MADE_BY.items() if name not in present),
         warnings=tuple(warnings),
     )
@@ -238,6 +247,52 @@ def read_proof(path: Path) -> ProofRecord:
         coded_bits_per_byte=content.number("coded_bits_per_byte", least=0.0),
         scored_bits_per_byte=content.number("scored_bits_per_byte", least=0.0),
     )
+
+
+def read_audit(path: Path) -> AuditRecord:
+    """``audit.json`` of a run; findings without a ``meaning`` are those of earlier versions.
+
+    Raises:
+        DataError: the file is malformed, or its verdict is not that of its conditions.
+    """
+    content = Fields(read_json(path), str(path))
+    conditions = tuple(
+        ConditionRecord(
+            item.text("condition"),
+            _verdict(item),
+            {letter: _verdict(item.part("tests"), letter) for letter in item.part("tests").content},
+        )
+        for item in objects(content.content.get("conditions"), f"{path}: field 'conditions'")
+    )
+    findings = tuple(
+        FindingRecord(
+            test=item.text("test"),
+            name=item.text("name"),
+            verdict=_verdict(item),
+            reason=item.text("reason"),
+            meaning=item.text("meaning") if "meaning" in item.content else "",
+        )
+        for item in objects(content.content.get("findings"), f"{path}: field 'findings'")
+    )
+    audit = AuditRecord(content.text("scorer"), _verdict(content), conditions, findings)
+    if audit.verdict == "not applicable" or (audit.verdict == "fail") != any(item.verdict == "fail" for item in conditions):
+        raise content.refuse("verdict", "fail where a condition fails, elsewhere pass or undecided")
+    return audit
+
+
+def _verdict(fields: Fields, name: str = "verdict") -> str:
+    found = fields.text(name)
+    if found not in VERDICTS:
+        raise fields.refuse(name, f"one of {', '.join(VERDICTS)}")
+    return found
+
+
+def _other_pass(score: Score, audit: AuditRecord) -> Iterator[str]:
+    """The audit names the pass that it examined after the artifact; it may not be the one that gave the result."""
+    name, result = audit.scorer.rpartition(" ")[2], score.passes[-1].name
+    if name in PASS_NAMES and name != result:
+        remedy = f"run: fairway audit RUN --pass {result}"
+        yield f"audit.json is about the pass {name}, the result is that of the pass {result}; {remedy}"
 
 
 def _pass(name: str, part: Fields) -> PassScore:

@@ -14,8 +14,19 @@ PASS_MEANING = {
     "adapted": "from the artifact, sliding windows, weights trained on text that is already scored",
     "tilted": "the adapted pass, tilted toward what followed the same tokens in text that is already scored",
     "documents": "from the artifact, documents side by side, each with adapters trained on its own scored text",
-    "documents_tilted": "the documents pass, tilted toward what followed the same tokens in text that is already scored",
+    "documents_tilted": "the documents pass, tilted toward what followed the same tokens before",
 }
+CONDITION_MEANING = {
+    "causal": "each prediction uses only what a decoder already has",
+    "normalised": "the probabilities of all that could come next add up to one",
+    "score before update": "nothing is learnt from a piece of text before its cost is fixed",
+    "single pass": "each piece of text is scored once",
+    "bytes": "the bytes that are counted are those of the text",
+    "budget": "files and working time keep to their limits",
+    "claim": "what is stated follows from the recorded figures",
+}
+"""What each validity condition of the audit asks."""
+VERDICT_SIGN = {"pass": "✓ ", "fail": "✗ "}
 PASS_MARKER = {
     "float": "s",
     "plain": "o",

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fairway
-from fairway.base.errors import RecipeError
+from fairway.base.errors import FairwayError, RecipeError
 from fairway.base.files import write_bytes, write_text
+from fairway.base.log import logger
 from fairway.base.values import leaves, to_dict
 from fairway.config import Recipe
 from fairway.recipes import recipe as known_recipe
 from fairway.report import look
 from fairway.report.budgets import Budget, budgets
+from fairway.report.claimable import why_not_claimable
 from fairway.report.figures import PLOT_NAMES, Drawing, all_plots, render, require_matplotlib
 from fairway.report.load import load_run
 from fairway.report.plots_score import ladder_finding
@@ -89,6 +91,22 @@ def write_report(run: Path) -> Path:
     return run / REPORT
 
 
+def refresh_report(run: Path) -> None:
+    """Write the page anew where the folder has one, so that it lacks nothing that the folder holds.
+
+    Whatever prevents that is logged and not raised: it says nothing about the work whose outcome was to be shown.
+    """
+    page = Path(run) / REPORT
+    if not page.exists():
+        return
+    try:
+        write_report(run)
+    except FairwayError as error:
+        logger.warning(f"{page} is as it was, without the newest outcome: {error}")
+    else:
+        logger.info(f"{page} is written anew")
+
+
 def _picture(drawing: Drawing, caption: str) -> Picture:
     address = f"data:image/png;base64,{base64.b64encode(drawing.png).decode('ascii')}"
     return Picture(drawing.title, caption, address, *drawing.pixels)
@@ -106,8 +124,11 @@ def _content(data: RunData, pictures: dict[str, list[Picture]]) -> dict[str, obj
         "budgets": limits,
         "size": _named(limits, "Size"),
         "training": _named(limits, "Training"),
+        "unclaimable": _unclaimable(data),
         "finding": ladder_finding(data.score) if data.score is not None else "",
         "meaning": look.PASS_MEANING,
+        "asked": look.CONDITION_MEANING,
+        "signs": look.VERDICT_SIGN,
         "colours": look.COLOURS,
         "groups": _groups(data.tensors or ()),
         "settings": _settings(data.recipe),
@@ -115,6 +136,11 @@ def _content(data: RunData, pictures: dict[str, list[Picture]]) -> dict[str, obj
         "facts": _facts(data),
         "version": fairway.__version__,
     }
+
+
+def _unclaimable(data: RunData) -> str:
+    score = data.score
+    return why_not_claimable(score.mode, score.passes[-1].name, score.tokens, data.recipe.score) if score is not None else ""
 
 
 def _named(limits: tuple[Budget, ...], name: str) -> Budget | None:

@@ -192,6 +192,58 @@ class ProofRecord:
 
 
 @dataclass(frozen=True)
+class ConditionRecord:
+    """What the audit says about one validity condition."""
+
+    name: str
+    verdict: str
+    tests: dict[str, str]
+    """Letters of the tests that speak for it, with their verdicts."""
+
+    @property
+    def speaking(self) -> str:
+        """Letters by what they say; tests that do not apply are left out."""
+        said = ("fail", "pass", "undecided")
+        groups = {verdict: [letter for letter, found in sorted(self.tests.items()) if found == verdict] for verdict in said}
+        return ", ".join(f"{verdict} {' '.join(letters)}" for verdict, letters in groups.items() if letters) or "none"
+
+
+@dataclass(frozen=True)
+class FindingRecord:
+    """What one test of the audit says."""
+
+    test: str
+    name: str
+    verdict: str
+    reason: str
+    meaning: str
+    """What a failure of the test means; empty in files that were written before it was told."""
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """The content of ``audit.json`` that is shown."""
+
+    scorer: str
+    """What was audited: artifact and pass."""
+    verdict: str
+    """pass, fail or undecided."""
+    conditions: tuple[ConditionRecord, ...]
+    findings: tuple[FindingRecord, ...]
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words, with the conditions that fail."""
+        if self.verdict == "fail":
+            return f"audit failed: {', '.join(item.name for item in self.conditions if item.verdict == 'fail')}"
+        return "audit passed" if self.verdict == "pass" else "audit undecided"
+
+    def with_verdict(self, verdict: str) -> tuple[FindingRecord, ...]:
+        """Findings of one verdict, in the order in which they were made."""
+        return tuple(item for item in self.findings if item.verdict == verdict)
+
+
+@dataclass(frozen=True)
 class RunData:
     """Everything a report shows of one run; a part that the folder lacks is None."""
 
@@ -204,6 +256,7 @@ class RunData:
     tensors: tuple[TensorRecord, ...] | None = None
     samples: tuple[Sample, ...] | None = None
     proof: ProofRecord | None = None
+    audit: AuditRecord | None = None
     missing: tuple[str, ...] = ()
     """One sentence per file that is absent, with the command that makes it."""
     warnings: tuple[str, ...] = ()

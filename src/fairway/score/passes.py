@@ -35,7 +35,7 @@ DESCRIPTIONS: dict[PassName, str] = {
     "adapted": "sliding windows, weights from the artifact adapted to text already scored",
     "tilted": "the adapted pass, tilted toward what followed the same tokens in text already scored",
     "documents": "documents side by side, each with adapters that learn it chunk by chunk, and phases that train the network",
-    "documents_tilted": "the documents pass, tilted toward what followed the same tokens in text already scored",
+    "documents_tilted": "the documents pass, tilted toward what followed the same tokens before",
 }
 
 Plan = list[Block] | LanePlan
