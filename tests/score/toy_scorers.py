@@ -37,6 +37,7 @@ def adapted() -> AdaptedPredictor:
 WINDOWS = sliding_windows(TARGETS, CONTEXT, 3)
 PLANS: dict[str, tuple[Callable[[], Predictor], Callable[[], list[Block]]]] = {
     "plain": (lambda: NeuralPredictor(small_model()), lambda: fixed_plan(plain_windows(TARGETS, CONTEXT))),
+    "packed": (lambda: NeuralPredictor(small_model(), longest=CONTEXT), lambda: fixed_plan(plain_windows(TARGETS, 20))),
     "sliding": (lambda: NeuralPredictor(small_model()), lambda: fixed_plan(WINDOWS)),
     "adapted": (adapted, lambda: chunked_plan(WINDOWS, TARGETS, 16)),
 }
