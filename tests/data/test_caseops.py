@@ -82,7 +82,7 @@ def test_both_decoders_agree_on_what_no_encoder_wrote(text):
         assert lenient == strict
 
 
-@pytest.mark.parametrize("longest", [4, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("longest", [4, pytest.param(5, marks=pytest.mark.long)])
 def test_all_short_strings(longest):
     """Every string of so many characters over a small letter, a capital, an accent, a space and the operators."""
     for length in range(longest + 1):

@@ -88,13 +88,13 @@ def test_every_single_byte_comes_back(coder: SmallCoder) -> None:
         assert coder.restore(coder.code(bytes([byte]))) == bytes([byte])
 
 
-@pytest.mark.slow
-def test_a_megabyte_of_one_character_comes_back() -> None:
+@pytest.mark.parametrize("size", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_as_much_of_one_character_comes_back(size: int) -> None:
     """Spaces, of which pieces hold up to 16, so that a megabyte is 62,500 tokens and not a million."""
     coder = SmallCoder(train_tokenizer(["x" + " " * 4000] * 20, 268))
-    data = coder.code(b" " * 1_000_000)
-    assert coder.restore(data) == b" " * 1_000_000
-    assert len(data) < 20_000
+    data = coder.code(b" " * size)
+    assert coder.restore(data) == b" " * size
+    assert len(data) < size // 50
 
 
 def test_long_runs_of_what_no_piece_holds_come_back(coder: SmallCoder) -> None:
@@ -118,8 +118,7 @@ def many(examples: int) -> settings:
     )
 
 
-@pytest.mark.slow
-@many(2_000)
+@many(500)
 @given(pieces=st.lists(PIECES, max_size=3))
 @example(pieces=[b"\xe2\x96", b"\x81"])
 def test_random_bytes_come_back(pieces: list[bytes], coder: SmallCoder) -> None:

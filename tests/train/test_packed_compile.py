@@ -57,7 +57,7 @@ print(warmed, counter.frame_count - warmed)
     ("loader", "graphs"),
     # Packed rows of 96 tokens have 64 or 128 starts; the mask that a CPU makes of them does not ask how long a segment may be.
     # Dense rows have three shapes, of which context 48 meets both depths.
-    [("packed_documents", 2 * 2), ("random_windows", 4)],
+    [("packed_documents", 2 * 2), pytest.param("random_windows", 4, marks=pytest.mark.long)],
 )
 def test_nothing_is_compiled_after_warm_up(loader: str, graphs: int) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, loader], capture_output=True, text=True, check=False, timeout=1200)
