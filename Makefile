@@ -23,13 +23,13 @@ lint: install
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15
 
 quick: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not long"
 
 long: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m long
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long
 
 bench: install
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

@@ -15,12 +15,6 @@ from fairway.recipes import recipe
 VOCAB = 384
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no process is left with one of them while the other has nothing to do."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(autouse=True)
 def one_thread_each() -> None:
     """Tests run side by side; more threads per test would only fight for the cores."""
