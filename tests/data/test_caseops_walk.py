@@ -7,12 +7,11 @@ import json
 import pytest
 from corpus_helpers import write_jsonl
 
-from fairway.base.values import difference
+from cli.commands import flags
 from fairway.cli import main
 from fairway.data.caseops import OPERATORS
 from fairway.data.dataset import Dataset
 from fairway.data.documents import read_documents
-from fairway.recipes import recipe
 
 FILE = f"The NASA Launch of iPhone {OPERATORS}\n\n\u2581DON'T \u2122Abc \ufb01Ne".encode() + b"\xff\x00ABC\xee\x80 Def "
 
@@ -41,14 +40,8 @@ def data(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_run_on_transformed_text(data, quick, tmp_path):
-    words = [
-        word
-        for _, new in difference(recipe("tiny"), quick)
-        if not isinstance(new.value, tuple)
-        for word in (f"--{new.path.replace('_', '-')}", str(new.value))
-    ]
     out = tmp_path / "run"
-    command("run", "tiny", "--data", data, "--out", out, *words)
+    command("run", "tiny", "--data", data, "--out", out, *flags(quick))
     score = json.loads((out / "score.json").read_text())
     dataset = Dataset.open(data)
     stream = dataset.validation()

@@ -21,16 +21,10 @@ from fairway.optim.averaging import WeightAverage
 from fairway.optim.optimizer import build
 from fairway.optim.schedules import ContextStage, rewarm_multiplier, schedule_at
 from reference_names import BANKS, fairway_name, to_fairway
+from reference_networks import TOPOLOGIES
 
 OWN = Path(__file__).parents[1] / "golden" / "optim"
 SHARED = Path(__file__).parents[3] / "shared" / "golden" / "optim"
-TOPOLOGIES = {
-    "1413": "sequential",
-    "1533": "decoupled_lanes",
-    "1557": "routed_lanes",
-    "1776": "single_stream",
-    "2140": "routed_lanes",
-}
 LAYOUTS = {"1413": "per_matrix", "1533": "banked", "1557": "banked", "1776": "per_matrix", "2140": "banked"}
 """How each system stored its matrices."""
 

@@ -6,25 +6,19 @@ import sys
 
 import pytest
 
+from cli.commands import flags
 from fairway.base.runs import RunFolder
-from fairway.base.values import difference, with_fields
+from fairway.base.values import with_fields
 from fairway.cli import main
-from fairway.recipes import recipe
 from report.fake_run import make_audit, make_proof, write
 from report.test_report_page import read
-
-
-def words_of(changed) -> list[str]:
-    """Command-line overrides that turn ``tiny`` into the recipe."""
-    changes = [new for _, new in difference(recipe("tiny"), changed) if not isinstance(new.value, tuple)]
-    return [word for new in changes for word in (f"--{new.path.replace('_', '-')}", str(new.value))]
 
 
 @pytest.fixture(scope="module")
 def finished(quick, corpus, tmp_path_factory):
     """A run with a page, scored by a pass that is quick to audit."""
     out = tmp_path_factory.mktemp("evidence") / "run"
-    words = words_of(with_fields(quick, {"score.max_tokens": 300}))
+    words = flags(with_fields(quick, {"score.max_tokens": 300}))
     assert main(["run", "tiny", "--data", str(corpus), "--out", str(out), *words, "--score.passes", "float", "plain"]) == 0
     return out
 

@@ -176,12 +176,9 @@ def _foreign_scorer(arguments: AuditArguments, vocab: int) -> "Scorer":
 def _text(done: _Audited, verdict: str) -> str:
     """One row per validity condition, one per test, and the meaning and evidence of every failure."""
     from fairway.audit.run import judge
-    from fairway.report.records import ConditionRecord
+    from fairway.report.records import speaking
 
-    conditions = [
-        (item.condition, item.verdict, ConditionRecord(item.condition, item.verdict, dict(item.tests)).speaking)
-        for item in judge(done.findings)
-    ]
+    conditions = [(item.condition, item.verdict, speaking(item.tests)) for item in judge(done.findings)]
     rows = [
         (item.test, item.name, item.verdict, _number(item.statistic), _number(item.tolerance), item.runs, f"{item.seconds:.1f}")
         for item in done.findings

@@ -4,14 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fairway.base.errors import DataError
 from fairway.data.batches import Batch, check_identity, check_stream, identity
 from fairway.data.shards import Shard, check_vocabulary
 from fairway.data.tokenizer import BOS
+from fairway.kernels.attention import Segments
 
 SEARCHED_AT_ONCE = 65536
 """Tokens read at a time in search of a document; one begins within the first few thousand of nearly every shard."""
+
+
+def document_segments(row: np.ndarray | Tensor, longest: int, *, device: torch.device | None = None) -> Segments:
+    """Segments of a packed row on the CPU: its documents, each cut every ``longest`` tokens from its marker on."""
+    return Segments.cut(np.flatnonzero(np.asarray(row) == BOS).tolist(), len(row), longest, device=device)
 
 
 class PackedDocuments:
@@ -21,7 +29,7 @@ class PackedDocuments:
     the cursor on, of which stream r gets the r-th part; where a shard has no round left, its tail is dropped and the next
     one is entered, for ever. The last token of a part is a target only, the first one of the next part an input only.
 
-    A micro-batch is one row, and its documents begin where its inputs are BOS: ``Segments.cut`` makes segments of them when
+    A micro-batch is one row, and its documents begin where its inputs are BOS: `document_segments` makes segments of them when
     the row is used, so that rows prepared ahead do not depend on the context in force. PR #2140 cuts ahead, and loses two
     rounds at each change.
 

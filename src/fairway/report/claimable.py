@@ -1,7 +1,7 @@
 """Why a score of mode ``as_published`` cannot be claimed, in two sentences for people."""
 
 from fairway.config import ADAPTIVE_PASSES, DOCUMENT_PASSES, ScoreConfig
-from fairway.score.plan import chunked_plan, early_targets, sliding_windows
+from fairway.score.plan import adapted_plan, early_targets
 
 REASONS = {
     "documents_tilted": (
@@ -48,6 +48,5 @@ def why_not_claimable(mode: str, name: str, targets: int, config: ScoreConfig) -
         return REASONS["none"]
     if config.mode != mode:
         return REASONS["unknown"]
-    windows = sliding_windows(targets, config.context, config.stride)
-    early = early_targets(chunked_plan(windows, targets, config.adaptation.chunk_tokens, config.adaptation.window_key))
+    early = early_targets(adapted_plan(targets, config))
     return REASONS["early"].format(early=early) if early else REASONS["none"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fairway.audit.finding import Verdict
 from fairway.base.errors import DataError, RecipeError
 from fairway.base.fields import REMEDY, Fields, objects
 from fairway.base.files import read_json
@@ -47,7 +48,7 @@ MADE_BY = {
     "samples.json": "There is no sample text: no samples.json; fairway run writes it.",
 }
 LARGEST_BITS_PER_WEIGHT = 64.0
-VERDICTS = ("pass", "fail", "undecided", "not applicable")
+VERDICTS: tuple[str, ...] = typing.get_args(Verdict)
 
 
 def load_run(run: Path) -> RunData:

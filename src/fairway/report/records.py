@@ -1,6 +1,7 @@
 """What a run folder says, as frozen values. Units: nats per token, bits per byte, bytes, seconds."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,10 +203,15 @@ class ConditionRecord:
 
     @property
     def speaking(self) -> str:
-        """Letters by what they say; tests that do not apply are left out."""
-        said = ("fail", "pass", "undecided")
-        groups = {verdict: [letter for letter, found in sorted(self.tests.items()) if found == verdict] for verdict in said}
-        return ", ".join(f"{verdict} {' '.join(letters)}" for verdict, letters in groups.items() if letters) or "none"
+        """See the function."""
+        return speaking(self.tests)
+
+
+def speaking(tests: Mapping[str, str]) -> str:
+    """Letters of tests by what they say; those that do not apply are left out."""
+    said = ("fail", "pass", "undecided")
+    groups = {verdict: [letter for letter, found in sorted(tests.items()) if found == verdict] for verdict in said}
+    return ", ".join(f"{verdict} {' '.join(letters)}" for verdict, letters in groups.items() if letters) or "none"
 
 
 @dataclass(frozen=True)

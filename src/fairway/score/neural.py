@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fairway.data.tokenizer import BOS
+from fairway.data.packed_documents import document_segments
 from fairway.kernels.attention import Segments
 from fairway.model.gpt import GPT
 from fairway.score.predictor import Revealed, WindowBatch
@@ -43,8 +43,7 @@ class NeuralPredictor:
             return self._scored(batch.inputs, batch.first_scored, None)
         rows = []
         for row in batch.inputs:
-            documents = (row == BOS).nonzero().flatten().tolist()
-            segments = Segments.cut(documents, len(row), self.longest, device=self.device)
+            segments = document_segments(row, self.longest, device=self.device)
             rows.append(self._scored(row[None], batch.first_scored, segments))
         return torch.cat(rows)
 

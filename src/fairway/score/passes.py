@@ -22,7 +22,7 @@ from fairway.score.lane_plans import PublishedPlan, StrictPlan
 from fairway.score.lanes import LanePlan, coding_order
 from fairway.score.ledger import Ledger
 from fairway.score.neural import NeuralPredictor
-from fairway.score.plan import Block, chunked_plan, early_targets, fixed_plan, plain_windows, sliding_windows
+from fairway.score.plan import Block, adapted_plan, early_targets, fixed_plan, plain_windows, sliding_windows
 from fairway.score.predictor import Predictor
 from fairway.score.tilt import TiltedPredictor
 from fairway.score.tilt_documents import PublishedTiltedPredictor, TurnTiltedPredictor
@@ -186,8 +186,7 @@ def adaptation_plan(targets: int, config: ScoreConfig) -> list[Block]:
             with last inputs wherever the scored part of a window straddles two chunks.
     """
     adaptation = config.adaptation
-    windows = sliding_windows(targets, config.context, config.stride)
-    plan = chunked_plan(windows, targets, adaptation.chunk_tokens, adaptation.window_key)
+    plan = adapted_plan(targets, config)
     early = early_targets(plan)
     if early and config.mode == "strict":
         raise RecipeError(

@@ -5,8 +5,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from fairway.config import DocumentAdaptationConfig
+from fairway.data.packed_documents import document_segments
 from fairway.data.tokenizer import BOS
-from fairway.kernels.attention import Segments
 from fairway.model.gpt import GPT
 from fairway.score.adaptation import cosine_rate
 from fairway.train.distributed import ONE_RANK, Ranks
@@ -70,7 +70,6 @@ def _share(inputs: Tensor, ranks: Ranks) -> tuple[int, int]:
 def _loss(model: GPT, inputs: Tensor, targets: Tensor, longest: int, weight: float) -> None:
     """Add the gradient of the weighted mean loss of one packed row."""
     device = model.embedding.weight.device
-    documents = (inputs == BOS).nonzero().flatten().tolist()
-    segments = Segments.cut(documents, len(inputs), longest, device=device)
+    segments = document_segments(inputs, longest, device=device)
     loss = model(inputs[None].to(device), targets[None].to(device), recurrent=True, segments=segments)
     (loss * weight).backward()

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
+from fairway.config import ScoreConfig
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -105,6 +107,12 @@ def chunked_plan(
         )
         for c in range(count)
     ]
+
+
+def adapted_plan(targets: int, config: ScoreConfig) -> list[Block]:
+    """The sliding windows of a score in the chunks of its adaptation, whether or not a decoder can follow."""
+    windows = sliding_windows(targets, config.context, config.stride)
+    return chunked_plan(windows, targets, config.adaptation.chunk_tokens, config.adaptation.window_key)
 
 
 def early_targets(plan: list[Block]) -> int:

@@ -13,7 +13,7 @@ from fairway.config import TrainConfig
 from fairway.data.batches import Loader
 from fairway.data.contiguous import Contiguous
 from fairway.data.dataset import Dataset
-from fairway.data.packed_documents import PackedDocuments
+from fairway.data.packed_documents import PackedDocuments, document_segments
 from fairway.data.random_windows import RandomWindows
 from fairway.data.tokenizer import BOS
 from fairway.kernels.attention import Segments
@@ -107,8 +107,7 @@ def micro_batches(
     """
     if config.loader == "packed_documents":
         for row in range(len(inputs)):
-            part, documents = slice(row, row + 1), np.flatnonzero(inputs[row] == BOS).tolist()
-            segments = Segments.cut(documents, inputs.shape[1], context)
+            part, segments = slice(row, row + 1), document_segments(inputs[row], context)
             segments = segments._replace(starts=_move(segments.starts, device))
             yield MicroBatch(to_device(inputs[part], device), to_device(targets[part], device), segments)
         return
