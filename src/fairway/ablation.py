@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from fairway import pipeline
-from fairway.base.errors import DataError, MachineError, RecipeError
+from fairway.base.errors import BusyError, DataError, MachineError, RecipeError
 from fairway.base.files import atomic_path, read_json, sha256_file, write_json, write_text
+from fairway.base.log import logger
 from fairway.base.runs import RunFolder
 from fairway.base.values import suggest, to_dict, with_fields
 from fairway.config import PassName, Recipe, TiltConfig
@@ -199,8 +200,13 @@ def _refuse_changes(then: Plan, now: Plan, out: Path) -> None:
             raise RecipeError(f"{new.name}: {changed}; {remedy}")
 
 
-def perform(plan: Plan, *, data: Path, out: Path, say: Callable[[Progress], None]) -> None:
+def perform(plan: Plan, *, data: Path, out: Path, say: Callable[[Progress], None]) -> int:
     """Make every run that is not there yet, seed by seed; ``say`` hears of each.
+
+    Several processes may work on one folder: each passes over the runs that another is making, and those that wait for them.
+
+    Returns:
+        Number of runs that were left to other processes.
 
     Raises:
         Interrupted: a signal asked to stop; what is finished stays, and the same call continues.
@@ -210,7 +216,7 @@ def perform(plan: Plan, *, data: Path, out: Path, say: Callable[[Progress], None
     if torch.distributed.is_torchelastic_launched():
         raise MachineError("fairway ablate makes its runs in one process; start it without torchrun")
     runs = [(group, seed) for seed in plan.seeds for group in plan.groups]
-    pace = Pace(plan, out)
+    pace, left_to_others = Pace(plan, out), 0
     with stop_on_signals() as stop:
         for number, (group, seed) in enumerate(runs, start=1):
             folder = RunFolder(run_folder(out, group.name, seed))
@@ -224,6 +230,10 @@ def perform(plan: Plan, *, data: Path, out: Path, say: Callable[[Progress], None
                     _perform_run(group.at(seed), folder, trainer, data)
                 except Interrupted as stopped:
                     raise Interrupted(_stopped(str(stopped).split(";")[0], number - 1, len(runs))) from None
+                except BusyError as busy:
+                    logger.info("%s: left to another process (%s)", folder.root.name, busy)
+                    left_to_others += 1
+                    continue
                 seconds = time.perf_counter() - began
                 pace.note(group, seconds)
             passes = read_json(folder.score)["passes"]
@@ -232,6 +242,7 @@ def perform(plan: Plan, *, data: Path, out: Path, say: Callable[[Progress], None
             say(Progress(number, len(runs), folder.root.name, scores, seconds, trainer.name if trainer else None, rest))
             if stop and number < len(runs):
                 raise Interrupted(_stopped(f"stopped by {stop.signal_name}", number, len(runs)))
+    return left_to_others
 
 
 def _stopped(why: str, done: int, total: int) -> str:
@@ -250,6 +261,8 @@ def _refuse_other_run(folder: RunFolder, recipe: Recipe) -> None:
 
 
 def _perform_run(recipe: Recipe, folder: RunFolder, trainer: Path | None, data: Path) -> None:
+    if trainer and not RunFolder(trainer).weights.exists():
+        raise BusyError(f"another process is still training {trainer}; give the same command again when it is done")
     # The recipe is the last file that ``take_weights`` writes, so where it is there, the folder can be resumed.
     if trainer and not folder.recipe.exists():
         take_weights(RunFolder(trainer), folder, recipe)

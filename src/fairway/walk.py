@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 import fairway
 from fairway.base.errors import DataError, RecipeError
 from fairway.base.files import read_json, write_json
+from fairway.base.lock import only_writer
 from fairway.base.log import logger
 from fairway.base.runs import RunFolder
 from fairway.base.values import difference, from_dict, to_dict
@@ -44,10 +45,18 @@ class Walk:
 
 @contextmanager
 def open_walk(recipe: Recipe, *, data: Path | None, out: Path, resume: bool, overwrite: bool = False) -> Iterator[Walk]:
-    """Prepare folder, data, machine, ranks and clock; check that they fit together before any work begins."""
+    """Prepare folder, data, machine, ranks and clock; check that they fit together before any work begins.
+
+    Raises:
+        BusyError: another process is writing the folder.
+    """
     folder = RunFolder(out)
     machine = choose(recipe.machine, head_width=recipe.model.head_width)
-    with start_ranks(machine.device.type) as ranks, stop_on_signals() as stop:
+    with (
+        start_ranks(machine.device.type) as ranks,
+        only_writer(out) if ranks.leads else nullcontext(),
+        stop_on_signals() as stop,
+    ):
         if ranks.leads:
             _prepare_folder(folder, recipe, resume=resume, overwrite=overwrite)
             data = data or _embedded_data(recipe, out)

@@ -18,6 +18,7 @@ from fairway import pipeline, stages
 from fairway.ablation import make_plan, open_folder, parse_changes, perform, with_passes
 from fairway.base.errors import DataError, RecipeError
 from fairway.base.files import read_json
+from fairway.base.lock import only_writer
 from fairway.base.values import leaves, with_fields
 from fairway.config import Recipe
 from fairway.recipes import Step, Technique, recipe
@@ -293,6 +294,26 @@ def test_runs_are_made_seed_by_seed_and_a_signal_stops_between_them(
         perform(plan, data=corpus, out=tmp_path, say=say)
     assert made == ["tiny 1 False", "tiny+wide-clip 1 True", "tiny+gain 1 False", "tiny 2 False"]
     assert all(rest is not None and rest > 0 for rest in rests)
+
+
+def test_runs_of_another_process_are_passed_over(
+    corpus: Path, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the weights of a run under way is passed over too."""
+    made: list[str] = []
+
+    def walk(asked: Recipe, *, data: Path, out: Path, resume: bool, overwrite: bool) -> None:
+        with only_writer(out):
+            made.append(out.name)
+            (out / "report.html").touch()
+            (out / "score.json").write_text(json.dumps({"passes": {"plain": {"bits_per_byte": 2.0}}}))
+
+    monkeypatch.setattr(pipeline, "run", walk)
+    plan = make_plan([], climb(quick, [CLIP, GAIN]), seeds=(1,), changes={}, data_fingerprint=FINGERPRINT)
+    said: list[str] = []
+    with only_writer(tmp_path / "tiny-1"):
+        assert perform(plan, data=corpus, out=tmp_path, say=lambda progress: said.append(progress.run)) == 2
+    assert made == said == ["tiny+gain-1"]
 
 
 def test_an_ablation_needs_recipes_and_data(corpus: Path, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ class MachineError(FairwayError):
     """Hardware, disk space or an installed library that the recipe asks for and the machine lacks."""
 
 
+class BusyError(MachineError):
+    """A folder that another process is writing."""
+
+
 class BudgetError(FairwayError):
     """A byte or time budget that is exceeded: a negative verdict, exit code 1."""
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class AblateArguments:
     """Run systems side by side, and one technique at a time between two of them, all on the same data, cap and budget.
 
-    The same command skips finished runs and continues interrupted ones; more seeds may be added. Then: fairway compare OUT.
+    The same command skips finished runs and continues interrupted ones; more seeds may be added. Given again beside a running
+    one, it takes the runs that the other has not begun. Then: fairway compare OUT.
     """
 
     systems: tuple[str, ...] = ()
@@ -80,15 +81,17 @@ def ablate(argv: Sequence[str]) -> int:
             # At once, for the next run may take minutes.
             print(_line(progress), flush=True)
 
-    perform(plan, data=arguments.data, out=arguments.out, say=say)
+    left = perform(plan, data=arguments.data, out=arguments.out, say=say)
     document = {
         "out": str(arguments.out),
         "runs": [
             {"run": item.run, "bits_per_byte": item.bits_per_byte, "seconds": item.seconds, "trained_by": item.trainer}
             for item in made
         ],
+        "left_to_other_processes": left,
     }
-    emit(document, f"fairway compare {arguments.out} shows what the techniques are worth", as_json=arguments.json)
+    waiting = f"; {left} runs were left to other processes" if left else ""
+    emit(document, f"fairway compare {arguments.out} shows what the techniques are worth{waiting}", as_json=arguments.json)
     return 0
 
 
