@@ -178,7 +178,7 @@ def score_packed(packed: PackedModel, walk: Walk, config: ScoreConfig) -> dict[s
         recipe=packed.header["recipe"],
         data_fingerprint=walk.dataset.fingerprint,
         byte_rule=stream.byte_rule,
-        mode=config.mode,
+        settings=config,
     )
     _drop_evidence(walk, "scored anew", artifact=False)
     write_result(walk.folder.root, document, ledgers, text, config.context)

@@ -216,6 +216,8 @@ def make_score(ledger: dict[str, np.ndarray], tensors: list[dict], chosen, passe
         **{key: value for key, value in results[passes[-1]].items() if key != "seconds"},
         "mode": "strict",
         "predictor": passes[-1],
+        "pass": passes[-1],
+        "settings": to_dict(chosen.score),
         "artifact_bytes": artifact,
         "code_bytes": code,
         "total_bytes": artifact + code,

@@ -87,3 +87,18 @@ def test_a_proof_reaches_the_page(run, capsys):
     assert main(["prove", str(run.root), "--tokens", "100"]) == 0
     assert "proved by decoding 100 targets" in read(run.root).words
     assert "is written anew" in capsys.readouterr().err
+
+
+def test_an_audit_follows_the_settings_of_the_score(run):
+    """The artifact's own settings are those of packing; a score may have been made with others, and with another last pass."""
+    words = ("--score.context", "16", "--score.stride", "8", "--score.passes", "plain", "sliding")
+    assert main(["score", str(run.root), *words]) == 0
+    assert main(["audit", str(run.root), "--budget-seconds", "2"]) == 0
+    audit = json.loads(run.audit.read_text())
+    assert audit["scorer"].endswith(" sliding")
+    (again,) = [item for item in audit["findings"] if item["test"] == "E" and item["name"] == "ledger scored again"]
+    assert again["verdict"] == "pass"
+    stated = json.loads(run.score.read_text())
+    stated["settings"]["context"] = 32
+    write(run.score, stated)
+    assert main(["audit", str(run.root), "--budget-seconds", "2"]) == 1

@@ -16,6 +16,7 @@ def test_full_folder_is_read_completely(full_source):
     assert not data.missing
     assert not data.warnings
     assert [item.name for item in data.score.passes] == ["float", "plain", "sliding", "adapted"]
+    assert data.score.settings == data.recipe.score
     assert set(data.ledger.nats) == {"float", "plain", "sliding", "adapted"}
     assert data.metrics.parameters == 871_440
     assert data.metrics.train.recurrence_start is not None
@@ -55,7 +56,13 @@ def edit_json(path, change):
         ("score.json", lambda c: c.update(nats=math.nan), r"field 'nats' is nan; it must be a finite number"),
         ("score.json", lambda c: c.update(bits_per_byte=1.0), r"field 'bits_per_byte' is 1\.0; it must be nats / ln 2 / bytes"),
         ("score.json", lambda c: c["passes"]["plain"].update(bytes=9), r"'passes\.plain': field 'bits_per_byte'"),
-        ("score.json", lambda c: c.update(passes={}), r"field 'passes' is \{\}; it must be at least one pass"),
+        (
+            "score.json",
+            lambda c: c.update(passes={}),
+            r"field 'pass' is 'adapted'; it must be one of the passes, of which there is",
+        ),
+        ("score.json", lambda c: c.update({"pass": "tilted"}), r"field 'pass' is 'tilted'; it must be one of .* adapted"),
+        ("score.json", lambda c: c["settings"].update(stride=0), r"field 'settings' is .*score\.stride=0 must be at least 1"),
         ("score.json", lambda c: c["passes"].update(magic=c["passes"]["plain"]), r"field 'passes' .*not 'magic'"),
         ("score.json", lambda c: c["clock"]["train"].update(counted=1), r"'clock\.train': field 'counted' is 1"),
         ("score.json", lambda c: c.update(total_bytes=5), r"field 'total_bytes' is 5; it must be artifact_bytes \+ code_bytes"),
@@ -177,3 +184,16 @@ def test_phases_of_metrics_serve_until_there_is_a_score(full_run):
     (full_run / "score.json").unlink()
     data = load_run(full_run)
     assert [phase.name for phase in data.clock] == ["compile", "warmup", "train"]
+
+
+def test_the_result_is_the_pass_that_the_score_names(full_run):
+    """Whatever the order of the passes is elsewhere; an ablation adds passes before a recipe's own result."""
+    path = full_run / "score.json"
+    content = json.loads(path.read_text())
+    content["pass"] = "sliding"
+    content |= {key: value for key, value in content["passes"]["sliding"].items() if key != "seconds"}
+    del content["settings"]
+    path.write_text(json.dumps(content))
+    score = load_run(full_run).score
+    assert [item.name for item in score.passes] == ["float", "plain", "adapted", "sliding"]
+    assert score.settings is None

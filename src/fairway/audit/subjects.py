@@ -49,9 +49,13 @@ class ArtifactAudit:
     packed: PackedModel
     machine: Machine
     pass_name: PassName
+    settings: ScoreConfig
+    """How the run was scored; without a run, how the artifact is meant to be."""
     dataset: Dataset | None = None
     run: RunFolder | None = None
     """The folder of the run, if its own artifact is audited."""
+    stated: dict[str, Any] | None = None
+    """The ``score.json`` of the run."""
 
     @property
     def tolerances(self) -> Tolerances:
@@ -92,11 +96,10 @@ class ArtifactAudit:
     @property
     def _logic(self) -> ScoreConfig:
         """Geometry of the logic tests."""
-        return logic_scale(self.packed.score, LOGIC_CONTEXT, LOGIC_CHUNK)
+        return logic_scale(self.settings, LOGIC_CONTEXT, LOGIC_CHUNK)
 
     def _files(self) -> list[Finding]:
-        stated = read_json(self.run.score) if self.run and self.run.score.exists() else None
-        findings = []
+        stated, findings = self.stated, []
         if self.dataset is not None:
             self.packed.require_tokenizer(self.dataset.tokenizer.sha256, str(self.dataset.folder))
             findings.append(self._bytes(self.dataset, stated))
@@ -130,7 +133,7 @@ class ArtifactAudit:
         )
 
     def _again(self, arrays: dict[str, np.ndarray], dataset: Dataset) -> Finding:
-        config = self.packed.score
+        config = self.settings
         if self.pass_name in DOCUMENT_PASSES and len(arrays["bytes"]) > MOST_DOCUMENT_TARGETS:
             return AGAIN.undecided(
                 f"the rounds of {self.pass_name} depend on where the text ends, so its beginning cannot be scored alone, and "

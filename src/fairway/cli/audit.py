@@ -100,6 +100,8 @@ def _artifact(arguments: AuditArguments) -> _Audited:
         )
     assert arguments.artifact is not None
     from fairway.audit.subjects import ArtifactAudit, open_run
+    from fairway.base.files import read_json
+    from fairway.config import stated_settings
     from fairway.data.dataset import Dataset
     from fairway.record.claim import nothing_stated, run_claim
     from fairway.score.compress import checked_pass
@@ -109,12 +111,16 @@ def _artifact(arguments: AuditArguments) -> _Audited:
     path, run = open_run(arguments.artifact)
     packed = load_packed(path)
     data = run.data_folder(arguments.data) if run and run.environment.exists() else arguments.data
+    stated = read_json(run.score) if run else None
+    settings = stated_settings(stated, packed.score)
     subject = ArtifactAudit(
         packed,
         choose(arguments.machine),
-        checked_pass(arguments.pass_name, packed, "be audited"),
+        checked_pass(arguments.pass_name or settings.passes[-1], packed, "be audited"),
+        settings,
         Dataset.open(data) if data else None,
         run,
+        stated,
     )
     claim = run_claim(run, int(packed.header["byte_cap"])) if run else nothing_stated()
     _progress(claim)
@@ -125,13 +131,11 @@ def _artifact(arguments: AuditArguments) -> _Audited:
 
 def _unclaimable(subject: "ArtifactAudit") -> str:
     """Why the audited pass of the run cannot be claimed in the mode that the run was scored in; empty where it can."""
-    if subject.run is None:
+    if subject.stated is None:
         return ""
-    from fairway.base.files import read_json
     from fairway.report.claimable import why_not_claimable
 
-    stated = read_json(subject.run.score)
-    return why_not_claimable(stated["mode"], subject.pass_name, stated["tokens"], subject.packed.score)
+    return why_not_claimable(subject.stated["mode"], subject.pass_name, subject.stated["tokens"], subject.settings)
 
 
 def _foreign(arguments: AuditArguments) -> _Audited:

@@ -16,6 +16,7 @@ from fairway.config.scoring import (
     PassName,
     ScoreConfig,
     TiltConfig,
+    stated_settings,
 )
 from fairway.config.training import AdamConfig, MuonConfig, OptimConfig, TrainConfig
 
@@ -43,4 +44,5 @@ __all__ = [
     "ScoreConfig",
     "TiltConfig",
     "TrainConfig",
+    "stated_settings",
 ]

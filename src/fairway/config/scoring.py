@@ -1,10 +1,11 @@
 """Scoring, test-time adaptation and the n-gram tilt."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
-from fairway.base.values import Value, require
+from fairway.base.values import Value, from_dict, require
 
 PassName = Literal["float", "plain", "sliding", "adapted", "tilted", "documents", "documents_tilted"]
 
@@ -256,3 +257,13 @@ class ScoreConfig(Value):
             "score.tilt runs word experts, which follow one text from its beginning; the pass documents_tilted takes turns "
             "between documents: set agreement, within_word_strength and word_start_strength to 0",
         )
+
+
+def stated_settings(stated: Mapping[str, Any] | None, packed: ScoreConfig) -> ScoreConfig:
+    """Settings that a score was made with.
+
+    Args:
+        stated: The content of ``score.json``, if there is one. Files of the first releases do not have them.
+        packed: Settings of the artifact, which stand where nothing else is stated.
+    """
+    return from_dict(ScoreConfig, stated["settings"], "settings") if stated and "settings" in stated else packed

@@ -15,7 +15,7 @@ from fairway.base.errors import DataError, RecipeError
 from fairway.base.fields import REMEDY, Fields, objects
 from fairway.base.files import read_json
 from fairway.base.values import from_dict
-from fairway.config import PassName, Recipe
+from fairway.config import PassName, Recipe, ScoreConfig
 from fairway.report.records import (
     AuditRecord,
     ConditionRecord,
@@ -203,8 +203,9 @@ def _score(path: Path) -> Score:
     for name in passes:
         if name not in PASS_NAMES:
             raise content.refuse("passes", f"made of {', '.join(PASS_NAMES)}, not {name!r}")
-    if not passes:
-        raise content.refuse("passes", "at least one pass")
+    result = content.text("pass")
+    if result not in passes:
+        raise content.refuse("pass", f"one of the passes, {', '.join(passes) or 'of which there is none'}")
     score = Score(
         bits_per_byte=content.number("bits_per_byte", least=0.0),
         nats_per_token=content.number("nats_per_token", least=0.0),
@@ -217,18 +218,28 @@ def _score(path: Path) -> Score:
         code_bytes=content.whole("code_bytes"),
         total_bytes=content.whole("total_bytes"),
         byte_cap=content.whole("byte_cap", least=1),
-        passes=tuple(passes[name] for name in PASS_NAMES if name in passes),
+        passes=tuple(sorted(passes.values(), key=lambda item: (item.name == result, PASS_NAMES.index(item.name)))),
         clock=tuple(
             Phase(name, part.number("seconds", least=0.0), part.flag("counted")) for name, part in content.named_parts("clock")
         ),
         seed=content.whole("seed"),
         data_fingerprint=content.text("data_fingerprint"),
         partial=content.flag("partial"),
+        settings=_settings(content),
     )
     _agree(content, score)
     if score.total_bytes != score.artifact_bytes + score.code_bytes:
         raise content.refuse("total_bytes", f"artifact_bytes + code_bytes = {score.artifact_bytes + score.code_bytes}")
     return score
+
+
+def _settings(content: Fields) -> ScoreConfig | None:
+    if "settings" not in content.content:
+        return None
+    try:
+        return from_dict(ScoreConfig, content.content["settings"], "settings")
+    except RecipeError as error:
+        raise content.refuse("settings", f"settings of a score ({error})") from None
 
 
 def read_proof(path: Path) -> ProofRecord:

@@ -140,7 +140,9 @@ def _content(data: RunData, pictures: dict[str, list[Picture]]) -> dict[str, obj
 
 def _unclaimable(data: RunData) -> str:
     score = data.score
-    return why_not_claimable(score.mode, score.passes[-1].name, score.tokens, data.recipe.score) if score is not None else ""
+    if score is None:
+        return ""
+    return why_not_claimable(score.mode, score.passes[-1].name, score.tokens, score.settings or data.recipe.score)
 
 
 def _named(limits: tuple[Budget, ...], name: str) -> Budget | None:

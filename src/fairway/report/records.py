@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Num, UInt16
 
-from fairway.config import Recipe
+from fairway.config import Recipe, ScoreConfig
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,14 @@ class Score:
     total_bytes: int
     byte_cap: int
     passes: tuple[PassScore, ...]
-    """In the order float, plain, sliding, adapted, tilted, documents, documents_tilted; the last is the result."""
+    """In the order float, plain, sliding, adapted, tilted, documents, documents_tilted, but the result is the last."""
     clock: tuple[Phase, ...]
     seed: int
     data_fingerprint: str
     partial: bool
     """Whether only a leading part of the validation split was scored."""
+    settings: ScoreConfig | None
+    """How it was scored; None in files of the first releases."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fairway.base.files import write_json, write_with
-from fairway.config import ADAPTIVE_PASSES, DOCUMENT_PASSES, PassName
+from fairway.base.values import to_dict
+from fairway.config import ADAPTIVE_PASSES, DOCUMENT_PASSES, PassName, ScoreConfig
 from fairway.score.ledger import Ledger
 from fairway.score.passes import DESCRIPTIONS, ScoredText
 
@@ -62,7 +63,7 @@ def score_document(
     recipe: str,
     data_fingerprint: str,
     byte_rule: str,
-    mode: str,
+    settings: ScoreConfig,
 ) -> dict[str, Any]:
     """The content of ``score.json``; the last pass is the result."""
     result = list(passes)[-1]
@@ -70,7 +71,7 @@ def score_document(
         **passes[result].to_dict(),
         "predictor": DESCRIPTIONS[result],
         "pass": result,
-        "mode": mode,
+        "mode": settings.mode,
         "partial": text.partial,
         "byte_rule": byte_rule,
         "artifact_bytes": artifact_bytes,
@@ -82,7 +83,8 @@ def score_document(
         "seed": seed,
         "recipe": recipe,
         "data_fingerprint": data_fingerprint,
-        "side_information": side_information(result, mode),
+        "side_information": side_information(result, settings.mode),
+        "settings": to_dict(settings),
     }
 
 
