@@ -1,6 +1,7 @@
 """Shared fixtures: a small corpus on disk and a recipe that trains on it in a second or two."""
 
 import json
+import signal
 import sysconfig
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from fairway.data.build import build_dataset
 from fairway.recipes import recipe
 
 VOCAB = 384
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that runs jobs in the background has them ignore SIGINT, and so do all their children, whom tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

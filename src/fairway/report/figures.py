@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from fairway.base.errors import MachineError
-from fairway.report import curves, plots_score, plots_size, plots_training
+from fairway.report import curves, plots_score, plots_size, plots_training, treemap
 from fairway.report.budgets import budgets
 from fairway.report.look import COLOURS, GAINING
 from fairway.report.records import RunData
@@ -54,7 +54,7 @@ def all_plots(data: RunData) -> tuple[Plot, ...]:
 PLOT_NAMES = (
     *("ladder", "stream", "gain", "window_position", "document_position", "documents", "document_gain"),
     *("budgets", "clock"),
-    *("loss_tokens", "loss_seconds", "schedules", "speed", "tensor_bits", "tensor_errors"),
+    *("loss_tokens", "loss_seconds", "schedules", "speed", "bytes", "tensor_bits", "tensor_errors"),
 )
 """Stems of every PNG that a report may write."""
 
@@ -182,6 +182,17 @@ def _training_plots(data: RunData) -> Iterator[Plot]:
 
 
 def _tensor_plots(data: RunData) -> Iterator[Plot]:
+    if data.tensors and data.score is not None:
+        parts = treemap.shares(data.tensors, artifact_bytes=data.score.artifact_bytes, code_bytes=data.score.code_bytes)
+        yield Plot(
+            "bytes",
+            "tensors",
+            "Every byte that counts: an area per tensor, a colour per class, with what the container adds and the code.",
+            lambda axes: treemap.plot_bytes(parts, axes),
+            height=treemap.AXES_INCHES[1],
+            left=0.2,
+            bottom=0.1,
+        )
     coded = [record for record in data.tensors or () if record.quantized]
     bits = [record for record in coded if record.coded_bits is not None and record.weights]
     errors = [record for record in coded if record.rms_error is not None]
