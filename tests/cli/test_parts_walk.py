@@ -14,7 +14,7 @@ from fairway.config import Recipe
 from fairway.score.load import TOKENIZER_RECORD, load_packed
 
 
-@pytest.mark.parametrize("weighting", ["hessian", "published"])
+@pytest.mark.parametrize("weighting", ["hessian", pytest.param("published", marks=pytest.mark.long)])
 def test_the_parts_travel_with_the_artifact(weighting: str, quick: Recipe, corpus: Path, tmp_path: Path) -> None:
     changes = {
         "quant.embedding.bits": 7,

@@ -50,7 +50,11 @@ def check(backend: str, topology: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+# The simplest topology and the one with most parts; `make long` takes the others.
+@pytest.mark.parametrize(
+    "topology",
+    [name if name in ("sequential", "routed_lanes") else pytest.param(name, marks=pytest.mark.long) for name in TOPOLOGIES],
+)
 def test_one_graph_per_schedule(topology):
     check("aot_eager", topology)
 

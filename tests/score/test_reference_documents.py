@@ -149,7 +149,7 @@ def test_chunks_windows_and_order_of_the_published_plan() -> None:
 
 
 @needs_adapters
-@pytest.mark.parametrize(("name", "lanes"), [("b", 1), ("b_batched", 4)])
+@pytest.mark.parametrize(("name", "lanes"), [pytest.param("b", 1, marks=pytest.mark.long), ("b_batched", 4)])
 def test_independent_documents_alone_and_in_batches(name: str, lanes: int) -> None:
     case = document_case()
     config = case.config(as_published=True, phases=0, warm_start=False, lanes=lanes)
