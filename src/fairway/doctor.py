@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fairway.base.libraries import RUNTIME
 from fairway.config import MachineConfig
 
 State = Literal["ok", "note", "missing"]
@@ -29,7 +30,6 @@ LIBRARIES: dict[str, tuple[str, str]] = {
     "pyarrow": ("parquet input", "pip install 'fairway[data]'"),
     "zstandard": (".zst input", "pip install 'fairway[data]'"),
 }
-REQUIRED = tuple(LIBRARIES)[:10]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _libraries() -> list[Finding]:
         try:
             findings.append(Finding(name, "ok", f"{importlib.metadata.version(name)} ({purpose})"))
         except importlib.metadata.PackageNotFoundError:
-            state: State = "missing" if name in REQUIRED else "note"
+            state: State = "missing" if name in RUNTIME else "note"
             findings.append(Finding(name, state, f"not installed; needed for {purpose}", remedy))
     return findings
 

@@ -14,6 +14,7 @@ import torch
 import fairway
 from fairway.base.errors import DataError, RecipeError
 from fairway.base.files import read_json, write_json
+from fairway.base.libraries import installed_versions
 from fairway.base.lock import only_writer
 from fairway.base.log import logger
 from fairway.base.runs import RunFolder
@@ -114,7 +115,12 @@ def _embedded_data(recipe: Recipe, out: Path) -> Path:
 
 def _environment(machine: Machine, dataset: Dataset, ranks: Ranks) -> dict[str, Any]:
     return {
-        "versions": {"fairway": fairway.__version__, "python": platform.python_version(), "torch": torch.__version__},
+        "versions": {
+            "fairway": fairway.__version__,
+            "python": platform.python_version(),
+            **installed_versions(),
+            "torch": torch.__version__,
+        },
         "device": str(machine.device),
         "device_name": torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else "cpu",
         "ranks": ranks.world,

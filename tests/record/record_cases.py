@@ -83,7 +83,7 @@ def make_scored_run(
         artifact: Content of model.fwz; by default of its own.
         score: Fields of score.json to overwrite.
     """
-    text, noise = np.random.default_rng(text_seed), np.random.default_rng([seed, round(shift * 1e6)])
+    text, noise = np.random.default_rng(text_seed), np.random.default_rng([seed, abs(round(shift * 1e6))])
     lengths = text.integers(20, 200, documents)
     targets = int(lengths.sum())
     starts = np.cumsum(lengths) - lengths
@@ -107,7 +107,7 @@ def make_scored_run(
     (folder / "recipe.json").write_text(json.dumps(to_dict(with_fields(recipe("tiny"), {"seed": seed, **(changes or {})}))))
     model = artifact if artifact is not None else f"model of seed {seed} shifted by {shift} in {folder.name}".encode()
     (folder / "model.fwz").write_bytes(model)
-    (folder / "code.bundle").write_bytes(b"the code")
+    (folder / "code.bundle").write_bytes(b"FWBUNDLE")
     document = {
         **results[passes[-1]], "predictor": passes[-1], "pass": passes[-1], "mode": "strict", "partial": True,
         "byte_rule": "sidecar", "artifact_bytes": len(model), "code_bytes": 8, "total_bytes": len(model) + 8,

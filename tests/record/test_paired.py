@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fairway.base.errors import DataError
-from fairway.record.paired import DocumentCosts, paired_difference, read_costs
+from fairway.record.paired import DocumentCosts, paired_difference, read_costs, text_digest
 from record.record_cases import make_scored_run
 
 
 def costs_of(nats: np.ndarray, lengths: np.ndarray) -> DocumentCosts:
     """Documents of one target each."""
-    return DocumentCosts(nats, lengths.astype(np.int64), lengths.astype(np.uint16), np.arange(len(lengths)))
+    sizes, starts = lengths.astype(np.int64), np.arange(len(lengths))
+    return DocumentCosts(nats, sizes, starts, tokens=len(lengths), text=text_digest(lengths.astype(np.uint16), starts))
 
 
 @st.composite

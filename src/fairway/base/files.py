@@ -28,7 +28,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     os.close(handle)
     partial = Path(name)
     try:
@@ -38,12 +38,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _storage_error(path: Path, error: OSError) -> Exception:
+def storage_error(path: Path, error: OSError) -> Exception:
+    """What a failure to write ``path`` means for the user; other failures as they are."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return MachineError(
             f"no space left for {path} ({error.strerror}); free some space, raise the quota or choose another --out"

@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "prove": ("coding:prove", "prove a score: decode the text from the artifact and the coded bytes alone"),
     "ablate": ("ablate:ablate", "runs of several recipes and seeds that show what each technique is worth"),
     "compare": ("compare:compare", "means, deviations and significance of runs, or of an ablation"),
+    "record": ("record:record", "the folder of a record to hand in, from finished runs, or every reason why not"),
     "audit": ("audit:audit", "test whether a score is valid; names a witness where it is not"),
     "report": ("runs:report", "write report.html and the plots of a run"),
     "compress": ("coding:compress", "compress a file with an artifact"),

@@ -56,9 +56,7 @@ def refuse_mixed_side(side: Sequence[Result]) -> None:
     """The runs of one side must differ in seed and machine alone."""
     first = side[0]
     for other in side[1:]:
-        if (first.recipe is None) != (other.recipe is None) or (
-            first.recipe is None and first.recipe_name != other.recipe_name
-        ):
+        if first.record is not other.record:
             raise DataError(f"{first.name} and {other.name} are on one side; a published record must be a side of its own")
         if first.pass_name != other.pass_name or first.mode != other.mode:
             raise DataError(

@@ -158,7 +158,7 @@ def compare(new: Sequence[Result], reference: Sequence[Result], margin: Margin =
         paired=paired,
         needed=_needed(*sides, margin),
         conclusions=(*notes, *pairing, *_remarks(*sides)),
-        discrepancies=tuple(sentence for side in sides for sentence in _discrepancies(side)),
+        discrepancies=tuple(sentence for side in sides for sentence in discrepancies(side)),
     )
 
 
@@ -229,7 +229,8 @@ def _remarks(new: Side, reference: Side) -> Iterator[str]:
     for name, side in (("new", new), ("reference", reference)):
         if len({result.stated.seed for result in side.results}) < len(side.results):
             yield f"A seed occurs twice on the {name} side: such runs differ by timing alone and understate the spread."
-    changed = differing_settings(new.results[0], reference.results[0])
+    first = new.results[0], reference.results[0]
+    changed = [item for item in differing_settings(*first) if not item.startswith(("name ", "summary "))]
     if changed:
         yield f"Settings that differ, new and reference: {listed(changed)}."
     passes = [side.results[0].pass_name for side in (new, reference)]
@@ -246,7 +247,7 @@ def _remarks(new: Side, reference: Side) -> Iterator[str]:
         yield "The runs were made by different versions of the code."
 
 
-def _discrepancies(side: Side) -> list[str]:
+def discrepancies(side: Side) -> list[str]:
     """Test Q on one side: what is stated against the ledgers and files, or for a record against itself."""
     caps = [result.byte_cap for result in side.results if result.byte_cap is not None]
     limits = Limits(

@@ -16,6 +16,7 @@ from fairway.base.values import from_dict, to_dict
 from fairway.config import Recipe
 from fairway.record.figures import Claim, SeedFigures, digest_of, field_of, packed_bytes, read_claim
 from fairway.record.paired import DocumentCosts, read_costs
+from fairway.record.record_file import RECORD, handed_in, recorded_costs
 from fairway.record.units import TextSize
 
 TRAINING_PHASES = ("train", "hessian")
@@ -48,10 +49,14 @@ class Result:
     """SHA-256 of the artifact."""
     record: Claim | None = None
     """The whole record, where this is one seed of a published one."""
+    recorded_costs: DocumentCosts | None = None
+    """Costs by document that the record brings."""
 
     @cached_property
     def costs(self) -> DocumentCosts | None:
         """Costs by document, or None where no ledger was kept."""
+        if self.recorded_costs is not None:
+            return self.recorded_costs
         if self.folder is None or self.pass_name is None or not self.folder.ledger.exists():
             return None
         return read_costs(self.folder.ledger, self.pass_name)
@@ -71,9 +76,9 @@ class Result:
         costs = self.costs
         if costs is None:
             return replace(figures, bits_per_byte=None, nats_per_token=None, tokens=None, bytes=None)
-        nats, tokens, text = float(costs.nats.sum()), len(costs.byte_costs), int(costs.bytes.sum())
-        bits = nats / math.log(2.0) / text if text else None
-        return replace(figures, bits_per_byte=bits, nats_per_token=nats / tokens, tokens=tokens, bytes=text)
+        text = int(costs.bytes.sum())
+        bits, nats = costs.bits_per_byte if text else None, float(costs.nats.sum())
+        return replace(figures, bits_per_byte=bits, nats_per_token=nats / costs.tokens, tokens=costs.tokens, bytes=text)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -92,12 +97,15 @@ def read_results(path: Path, pass_name: str | None = None) -> list[Result]:
     """The results behind one name on the command line: one of a run folder, or one per seed of a record's JSON.
 
     Args:
-        path: A run folder with ``score.json``, or a JSON file with ``seeds``, ``tokens`` and ``bytes``.
+        path: A run folder with ``score.json``, a folder that ``fairway record`` wrote, or a JSON file with ``seeds``,
+            ``tokens`` and ``bytes``.
         pass_name: Pass to take; by default the last one of each run, which is its result.
 
     Raises:
         DataError: what is there is neither, or is incomplete or damaged.
     """
+    if path.is_dir() and (path / RECORD).exists():
+        path = path / RECORD
     if path.is_dir():
         return [read_run(path, pass_name)]
     if not path.exists():
@@ -169,6 +177,7 @@ def _published(claim: Claim, path: Path) -> list[Result]:
             '{"name": ..., "tokens": ..., "bytes": ..., "seeds": {"42": {"val_bpb": ...}}}'
         )
     fingerprint = field_of(claim.document, "data_fingerprint", str, str(path)) if "data_fingerprint" in claim.document else None
+    known = handed_in(claim.document, path)
     results = []
     for seed in claim.seeds:
         where = f"{path}: seed {seed.seed}"
@@ -179,16 +188,19 @@ def _published(claim: Claim, path: Path) -> list[Result]:
         text = TextSize(tokens, text_bytes)
         if seed.bits_per_byte is None or seed.bits_per_byte <= 0:
             raise DataError(f"{where}: val_bpb is {seed.bits_per_byte}; give the bits per byte of every seed, above 0")
-        results.append(
-            Result(
-                name=f"{claim.name} seed {seed.seed}",
-                stated=replace(seed, tokens=tokens, bytes=text_bytes),
-                text=text,
-                bits_per_byte=float(seed.bits_per_byte),
-                nats_per_token=float(seed.bits_per_byte) * math.log(2.0) * text.bytes / text.tokens,
-                recipe_name=claim.name,
-                data_fingerprint=fingerprint,
-                record=claim,
-            )
+        result = Result(
+            name=f"{claim.name} seed {seed.seed}",
+            stated=replace(seed, tokens=tokens, bytes=text_bytes),
+            text=text,
+            bits_per_byte=float(seed.bits_per_byte),
+            nats_per_token=float(seed.bits_per_byte) * math.log(2.0) * text.bytes / text.tokens,
+            recipe_name=claim.name,
+            data_fingerprint=fingerprint,
+            record=claim,
         )
+        if known is not None:
+            costs = recorded_costs(claim.document, seed, path)
+            artifact = seed.further.get("artifact_sha256")
+            result = replace(result, **known, artifact=artifact if isinstance(artifact, str) else None, recorded_costs=costs)
+        results.append(result)
     return results

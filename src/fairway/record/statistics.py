@@ -72,6 +72,15 @@ class Significance:
     """Degrees of freedom."""
     p: float
     """Chance of a ``t`` at least this large if the true gap were exactly the margin."""
+    error: float
+    """Standard error of the gap, in ``unit``."""
+
+    def least(self, level: float) -> float:
+        """Lower bound of the true gap at one-sided confidence ``1 - level``: ``gap - t_level * error``.
+
+        It is above the margin exactly where ``p < level``.
+        """
+        return self.gap - critical_value(level, self.degrees) * self.error
 
 
 def one_sample_test(new: Summary, reference: float, margin: Margin = NO_MARGIN) -> Significance:
@@ -93,7 +102,7 @@ def one_sample_test(new: Summary, reference: float, margin: Margin = NO_MARGIN) 
     gap = reference - new.mean
     error = _standard_error(new)
     t = (gap - delta) / error
-    return Significance(gap, delta, new.unit, t, new.count - 1.0, upper_tail(t, new.count - 1.0))
+    return Significance(gap, delta, new.unit, t, new.count - 1.0, upper_tail(t, new.count - 1.0), error)
 
 
 def welch_test(new: Summary, reference: Summary, margin: Margin = NO_MARGIN) -> Significance:
@@ -123,7 +132,7 @@ def welch_test(new: Summary, reference: Summary, margin: Margin = NO_MARGIN) -> 
     shares = [(summary.variance_of_mean / error / error, summary.count - 1) for summary in (new, reference)]
     degrees = 1.0 / sum(share * share / free for share, free in shares)
     t = (gap - delta) / error
-    return Significance(gap, delta, new.unit, t, degrees, upper_tail(t, degrees))
+    return Significance(gap, delta, new.unit, t, degrees, upper_tail(t, degrees), error)
 
 
 def _standard_error(*samples: Summary) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fairway.base.files import write_json, write_with
+from fairway.base.files import sha256_file, write_json, write_with
 from fairway.base.values import to_dict
 from fairway.config import ADAPTIVE_PASSES, DOCUMENT_PASSES, PassName, ScoreConfig
 from fairway.score.ledger import Ledger
@@ -101,7 +101,7 @@ def side_information(name: PassName, mode: str) -> list[str]:
 def write_result(
     folder: Path, document: dict[str, Any], ledgers: Mapping[PassName, Ledger], text: ScoredText, context: int
 ) -> None:
-    """Write ``score.json`` and ``ledger.npz`` into ``folder``, each atomically, the ledger first."""
+    """Write ``ledger.npz`` and ``score.json``, which names the ledger's digest, into ``folder``, each atomically."""
     arrays: dict[str, Any] = {
         "bytes": text.byte_costs,
         "documents": text.documents.numpy(),
@@ -111,4 +111,4 @@ def write_result(
         arrays[f"{name}_nll"] = ledger.nats
         arrays[f"{name}_order"] = ledger.order
     write_with(folder / "ledger.npz", lambda file: np.savez_compressed(file, **arrays))
-    write_json(folder / "score.json", document)
+    write_json(folder / "score.json", {**document, "ledger_sha256": sha256_file(folder / "ledger.npz")})
