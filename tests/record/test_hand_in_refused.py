@@ -288,7 +288,7 @@ TOGETHER = (
     ("published order", "no artifact", "ledger of another score"),
     ("damaged ledger", "damaged artifact", "training not ended"),
     ("no ledger", "training without an end", "no reference"),
-    ("other data", "training steps"),
+    ("other data", "training steps", "other settings than the artifact"),
     ("other text", "seed twice", "another pass's figure"),
     ("two seeds", "audit undecided about bytes"),
     ("one seed",),

@@ -23,6 +23,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     Raises:
         BusyError: another process, or another place of this one, holds it.
     """
+    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "w") as file:
         try:
@@ -39,4 +40,6 @@ def only_writer(folder: Path) -> Iterator[None]:
             # A command that was refused leaves no folder behind.
             if [path.name for path in folder.iterdir()] == [LOCK]:
                 (folder / LOCK).unlink()
-                folder.rmdir()
+                with contextlib.suppress(OSError):
+                    for place in fresh:
+                        place.rmdir()
