@@ -40,9 +40,16 @@ CONTROLS = {"attention.query_gain": (8,), "attention_scale": (WIDTH,), "mlp_scal
 LIMIT_SECONDS = 5.0
 
 
-def quantize(generator: np.random.Generator, rows: int, columns: int, bits: int, clip_sigmas: float) -> CodedTensor:
+def quantize(
+    generator: np.random.Generator,
+    rows: int,
+    columns: int,
+    bits: int,
+    clip_sigmas: float,
+    column_spread: np.ndarray | float = 1.0,
+) -> CodedTensor:
     spread = 0.02 * np.exp(0.3 * generator.standard_normal((rows, 1)))
-    weights = spread * generator.standard_normal((rows, columns))
+    weights = spread * generator.standard_normal((rows, columns)) * column_spread
     scales = (clip_sigmas * weights.std(axis=1, ddof=1) / largest_code(bits)).astype(np.float16)
     limit = largest_code(bits)
     codes = np.clip(np.rint(weights / scales[:, None].astype(np.float64)), -limit, limit).astype(np.int8)

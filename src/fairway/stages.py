@@ -3,6 +3,7 @@
 A stage is skipped when ``resume`` is on and its output is there, so an interrupted run continues where it stopped.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,9 @@ import fairway
 from fairway.artifact.adapter import records_from_state
 from fairway.artifact.budget import measure
 from fairway.artifact.bundle import write_bundle
-from fairway.artifact.container import write_artifact
+from fairway.artifact.container import encode, write_artifact
 from fairway.artifact.inspect import inspect
-from fairway.artifact.records import RawTensor
+from fairway.artifact.records import RawTensor, TensorRecord
 from fairway.base.errors import DataError
 from fairway.base.files import sha256_file, write_json
 from fairway.base.log import logger
@@ -28,9 +29,11 @@ from fairway.config import PassName, ScoreConfig
 from fairway.data.tokenizer import BOS
 from fairway.model.gpt import GPT
 from fairway.model.summary import summarize
-from fairway.quant.hessian import collect_hessians
+from fairway.quant.allocate import fit_bytes
+from fairway.quant.hessian import Hessians, collect_hessians
 from fairway.quant.plan import Plan, make_plan
-from fairway.quant.quantize import quantize_state
+from fairway.quant.quantize import Quantizer
+from fairway.quant.sensitivity import collect_sensitivities
 from fairway.quant.types import QuantizedState
 from fairway.score.compress import checked_pass
 from fairway.score.generate import Sampling, sample
@@ -111,23 +114,47 @@ def pack_stage(walk: Walk, *, resume: bool = False) -> None:
     place(model, walk.machine, embedding_bfloat16=recipe.optim.embedding_bfloat16)
     plan = make_plan(weights, recipe.quant)
     with clock.phase("hessian", counted=True):
-        batches = calibration_batches(
-            walk.dataset, recipe.train, recipe.quant.calibration_batches, walk.ranks, walk.machine.device
-        )
-        hessians = collect_hessians(model, batches, recurrent=True, reduce=walk.ranks.sum_)
+        hessians = _calibrate(walk, model)
     if walk.ranks.leads:
         with clock.phase("quantize", counted=False):
-            quantized = quantize_state({name: tensor.float() for name, tensor in weights.items()}, plan, hessians)
+            quantized = _quantize(walk, Quantizer({name: tensor.float() for name, tensor in weights.items()}, plan, hessians))
         with clock.phase("pack", counted=False):
-            records = records_from_state(quantized)
-            if recipe.artifact.embed_tokenizer:
-                records[TOKENIZER_RECORD] = RawTensor(np.frombuffer(walk.dataset.tokenizer.model, dtype=np.uint8))
             _drop_evidence(walk, "packed anew", artifact=True)
-            write_artifact(folder.artifact, records, _header(walk))
+            write_artifact(folder.artifact, _records(walk, quantized), _header(walk))
             write_bundle(folder.code)
         write_json(folder.tensors, _tensor_table(folder.artifact, plan, quantized))
         write_json(folder.clock, clock.to_dict())
     walk.ranks.barrier()
+
+
+def _calibrate(walk: Walk, model: GPT) -> Hessians:
+    """Second moments of all inputs, and where the recipe asks for them the gradients by all outputs."""
+
+    def batches(count: int) -> Iterator[torch.Tensor]:
+        return calibration_batches(walk.dataset, walk.recipe.train, count, walk.ranks, walk.machine.device)
+
+    quant = walk.recipe.quant
+    hessians = collect_hessians(model, batches(quant.calibration_batches), recurrent=True, reduce=walk.ranks.sum_)
+    if quant.sensitivity_batches:
+        hessians.sensitivities = collect_sensitivities(
+            model, batches(quant.sensitivity_batches), recurrent=True, reduce=walk.ranks.sum_
+        )
+    return hessians
+
+
+def _quantize(walk: Walk, quantizer: Quantizer) -> QuantizedState:
+    """With the steps of the recipe, or with those that fill its target."""
+    target = walk.recipe.quant.target_bytes
+    if not target:
+        return quantizer.quantize()
+    return fit_bytes(quantizer.quantize, lambda state: len(encode(_records(walk, state), _header(walk))), target)
+
+
+def _records(walk: Walk, quantized: QuantizedState) -> dict[str, TensorRecord]:
+    records = records_from_state(quantized)
+    if walk.recipe.artifact.embed_tokenizer:
+        records[TOKENIZER_RECORD] = RawTensor(np.frombuffer(walk.dataset.tokenizer.model, dtype=np.uint8))
+    return records
 
 
 def load_stage(walk: Walk) -> PackedModel:

@@ -1,8 +1,8 @@
 """Fuzzing of the container: ``python tests/artifact/artifact_fuzz.py CASES [SEED]`` for long runs, 20,000 cases in the tests.
 
-Each case damages one of three sound artifacts. Blind cases leave the checksum wrong; resealed cases make lengths and the
-closing digest right again, so that the parsers behind it meet the damage. A case may end in two ways: ``ArtifactError``,
-or tensors and header equal to those of the artifact whose content digest the file carries.
+Each case damages one of five sound artifacts, which use every coder. Blind cases leave the checksum wrong; resealed cases make
+lengths and the closing digest right again, so that the parsers behind it meet the damage. A case may end in two ways:
+``ArtifactError``, or tensors and header equal to those of the artifact whose content digest the file carries.
 """
 
 import json
@@ -13,7 +13,19 @@ import time
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from artifact_samples import HEADER, binomial_codes, forge, forge_streams, half_floats, parts_tensors, same, sample_tensors
+from artifact_samples import (
+    HEADER,
+    binomial_codes,
+    forge,
+    forge_streams,
+    grid_tensors,
+    half_floats,
+    parts_tensors,
+    same,
+    sample_tensors,
+    walk_tensors,
+    walked,
+)
 
 from fairway.artifact.container import decode, encode
 from fairway.artifact.layout import DIGEST_BYTES, PREFIX, Layout, parse, seal
@@ -38,6 +50,7 @@ def victims() -> list[Victim]:
         "c.weight": CodedTensor(binomial_codes(40, 10, 4, 9) * 0 + 2, half_floats(40, 9), 4),
     }
     contents = [encode(sample_tensors(), HEADER), encode(other, {"seed": 3}), encode(parts_tensors(), {"seed": 4})]
+    contents += [encode(grid_tensors(), {"seed": 5}), walked(walk_tensors(), {"seed": 6})]
     return [Victim(content, parse(content), decode(content)) for content in contents]
 
 

@@ -7,9 +7,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from artifact_samples import HEADER, REPAIR_ARRAYS, binomial_codes, half_floats, parts_tensors, sample_tensors
+from artifact_samples import (
+    HEADER,
+    REPAIR_ARRAYS,
+    binomial_codes,
+    grid_tensors,
+    half_floats,
+    parts_tensors,
+    sample_tensors,
+    walk_tensors,
+    walked,
+)
 
-from fairway.artifact.container import write_artifact
+from fairway.artifact.container import encode
 from fairway.artifact.records import CodedTensor, RawTensor
 
 
@@ -36,6 +46,10 @@ def arrays_to_compare(tensors):
             arrays[f"{name}|values"] = record.values
             continue
         arrays |= {f"{name}|codes|{record.bits}": record.codes, f"{name}|scales": record.scales}
+        if (record.trellis, record.gain, record.scale_grid) != (0, 1.0, 0):
+            arrays[f"{name}|grid"] = np.array([record.trellis, record.gain, record.scale_grid])
+        if record.column_scales is not None:
+            arrays[f"{name}|column scales"] = record.column_scales
         if record.protected is not None:
             groups = [record.protected.size, record.protected.bits, *record.protected.starts]
             arrays |= {f"{name}|protected.groups": np.array(groups), f"{name}|protected.scales": record.protected.scales}
@@ -46,11 +60,17 @@ def arrays_to_compare(tensors):
 
 def main() -> int:
     folder = Path(sys.argv[1])
-    for name, tensors in {"format1": golden_tensors(), "format1_parts": parts_tensors()}.items():
+    golden = {
+        "format1": (golden_tensors(), encode),
+        "format1_parts": (parts_tensors(), encode),
+        "format1_grid": (grid_tensors(), encode),
+        "format1_walks": (walk_tensors(), walked),
+    }
+    for name, (tensors, make) in golden.items():
         if (folder / f"{name}.fwz").exists():
             sys.stderr.write(f"{folder}/{name}.fwz exists; golden files are never rewritten\n")
             continue
-        write_artifact(folder / f"{name}.fwz", tensors, HEADER)
+        (folder / f"{name}.fwz").write_bytes(make(tensors, HEADER))
         np.savez_compressed(folder / f"{name}.npz", **arrays_to_compare(tensors))
     return 0
 

@@ -8,6 +8,7 @@ import json
 import struct
 
 import brotli
+from plain_lockstep import read_grid_scales, read_level_codes, read_lockstep, read_mixed_tables
 
 from fairway.artifact.ans_plain import decode_plain
 
@@ -137,24 +138,39 @@ def read_plain(content):
         kind, detail = data.byte(), data.byte()
         shape = tuple(data.varint() for _ in range(data.varint()))
         coded = kind != 1
+        grid = {"trellis": 0, "gain": b"\x00\x3c", "grid": 0, "columns": 0}
+        if kind == 3:
+            grid = {"trellis": data.varint(), "gain": data.take(2), "grid": data.varint(), "columns": data.byte()}
+        element = TYPES[4 if grid["trellis"] else 3] if coded else TYPES[detail]
         tensors.append(
-            {"name": name, "bits": detail if coded else 0, "type": TYPES[3] if coded else TYPES[detail], "shape": shape}
-            | (read_parts(data) if kind == 2 else {"starts": [], "rank": 0})
+            {"name": name, "bits": detail if coded else 0, "type": element, "shape": shape}
+            | grid
+            | (read_parts(data) if kind > 1 else {"starts": [], "rank": 0})
         )
     tables = []
     for _ in range(data.varint()):
         coder, parameters = data.byte(), data.take(data.varint())
         parts = [(data.varint(), data.byte()) for _ in range(data.varint())]
         payload = payloads.take(data.varint())
-        if coder == 3:
-            tables = read_tables(payload)
+        if coder in (3, 7):
+            tables = read_tables(payload) if coder == 3 else read_mixed_tables(Bytes, payload, read_tables, frequencies)
             continue
         sizes = [product(shape_of(tensors[index], plane)) for index, plane in parts]
         index, plane = parts[0]
         letter, width = type_of(tensors[index], plane)
-        if coder == 4:
-            codes = read_codes(parameters, payload, *shape_of(tensors[index], plane), tables)
-            raw = struct.pack(f"<{len(codes)}b", *codes)
+        shapes = [shape_of(tensors[part], own) for part, own in parts]
+        if coder in (4, 8, 9):
+            fields = Bytes(parameters)
+            if coder == 4:
+                codes = read_codes(parameters, payload, *shapes[0], tables)
+            elif coder == 8:
+                codes = read_level_codes(fields, words_of(payload), *shapes[0], tables)
+            else:
+                widths = [columns for _, columns in shapes]
+                codes = read_lockstep(fields, words_of(payload), shapes[0][0], widths, tensors[index]["trellis"], tables)
+            raw = struct.pack(f"<{len(codes)}{letter}", *codes)
+        elif coder == 10:
+            raw = read_grid_scales(Bytes(parameters), words_of(payload), sum(sizes), tensors[index]["grid"], tables)
         else:
             raw = read_values(coder, parameters, payload, letter, width, sum(sizes), tables)
         for (index, plane), size in zip(parts, sizes, strict=True):
@@ -179,7 +195,7 @@ def shape_of(tensor, plane):
         return tensor["shape"]
     rows, columns = tensor["shape"]
     finer = len(tensor["starts"]) * tensor.get("size", 0)
-    shapes = {0: (rows, columns - finer), 1: (rows,), 3: (rows, finer), 4: (rows,)}
+    shapes = {0: (rows, columns - finer), 1: (rows,), 3: (rows, finer), 4: (rows,), 9: (columns,)}
     if tensor["rank"]:
         left, right = tensor["runs"]
         shapes |= {5: (rows, tensor["rank"]), 6: (left,), 7: (tensor["rank"], columns), 8: (right,)}
@@ -187,7 +203,7 @@ def shape_of(tensor, plane):
 
 
 def type_of(tensor, plane):
-    return TYPES[0] if plane in (1, 6, 8) else TYPES[4] if plane == 4 else tensor["type"]
+    return TYPES[0] if plane in (1, 6, 8, 9) else TYPES[4] if plane == 4 else TYPES[3] if plane in (5, 7) else tensor["type"]
 
 
 def product(values):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from artifact_samples import binomial_codes, on_grid, path_codes
 
 from fairway.artifact.adapter import records_from_state, state_from_records
 from fairway.artifact.container import decode, encode
@@ -83,3 +84,29 @@ def test_names_are_unique_and_controls_are_float16():
     with pytest.raises(ArtifactError, match="tensor w is float32, not the float16"):
         state_from_records({"w": RawTensor(torch.zeros(2).numpy())})
     assert isinstance(records_from_state(QuantizedState({"w": tensor}, {}))["w"], CodedTensor)
+
+
+def test_trellises_gains_and_grids_come_back_bit_for_bit():
+    rows, columns = 24, 16
+    grid = torch.from_numpy(on_grid(rows, 8, 3)), 6, None, None
+    state = QuantizedState(
+        tensors={
+            "blocks.0.mlp.up.weight": QuantizedTensor(torch.from_numpy(path_codes(rows, columns, 8, 1)), *grid, 8, 1.25, 8),
+            "blocks.1.mlp.up.weight": QuantizedTensor(
+                torch.from_numpy(binomial_codes(rows, columns, 6, 2)),
+                *grid,
+                0,
+                0.984375,
+                8,
+                torch.from_numpy(on_grid(columns, 8, 5)),
+            ),
+        },
+        controls={},
+    )
+    found = state_from_records(decode(encode(records_from_state(state), {})).tensors)
+    for name, tensor in state.tensors.items():
+        other = found.tensors[name]
+        assert (other.trellis, other.gain, other.scale_grid) == (tensor.trellis, tensor.gain, tensor.scale_grid)
+        assert torch.equal(other.codes, tensor.codes)
+        assert other.codes.dtype == tensor.codes.dtype
+        assert torch.equal(other.dequantize(), tensor.dequantize())

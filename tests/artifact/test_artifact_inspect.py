@@ -1,15 +1,24 @@
 """Inspection accounts for every byte."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import HEADER, binomial_codes, half_floats, parts_tensors, sample_tensors
+from artifact_samples import (
+    HEADER,
+    binomial_codes,
+    half_floats,
+    parts_tensors,
+    sample_tensors,
+)
 
 from fairway.artifact.container import write_artifact
 from fairway.artifact.inspect import inspect
 from fairway.artifact.records import CodedTensor
 from fairway.base.errors import ArtifactError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "artifact"
 
 
 def test_parts_and_tensors_add_up(tmp_path):
@@ -79,3 +88,27 @@ def test_a_damaged_file_is_refused_by_name(tmp_path):
     (tmp_path / "model.fwz").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"model\.fwz: the checksum over the file"):
         inspect(tmp_path / "model.fwz")
+
+
+def test_walks_are_shown_with_their_ideal_and_their_loss():
+    for name in ("format1_grid", "format1_walks"):
+        found = inspect(GOLDEN / f"{name}.fwz")
+        assert sum(found.parts.values()) == found.total_bytes
+        assert sum(line.scale_bytes for line in found.tensors) == pytest.approx(found.parts["scales"])
+        coded = [line for line in found.tensors if line.ideal is not None]
+        assert sum(line.ideal * line.elements for line in coded) == pytest.approx(8 * found.ideal_bytes)
+        for line in coded:
+            assert line.loss == pytest.approx(8 * line.code_bytes / line.elements - line.ideal)
+            # Every stream ends in whole words, which it shares in proportion.
+            assert 0 <= line.loss * line.elements <= 64 + 1e-6 * line.ideal * line.elements
+    lines = {line.name: line for line in inspect(GOLDEN / "format1_grid.fwz").tensors}
+    assert lines["blocks.0.mlp.up.weight"].scheme == "trellis8+rank2"
+    assert lines["blocks.0.mlp.up.weight"].ideal < lines["blocks.0.mlp.up.weight"].entropy
+    assert lines["blocks.0.mlp_scale"].ideal is None
+    assert lines["blocks.0.mlp_scale"].loss is None
+
+
+def test_the_ideal_of_a_static_tensor_is_its_entropy_when_there_are_many_codes(tmp_path):
+    write_artifact(tmp_path / "model.fwz", {"w": CodedTensor(binomial_codes(512, 64, 6, 5), half_floats(512, 3), 6)}, {})
+    (line,) = inspect(tmp_path / "model.fwz").tensors
+    assert line.entropy <= line.ideal <= 1.001 * line.entropy

@@ -228,6 +228,8 @@ def replace(streams, index, **fields):
         (lambda streams: streams.reverse(), "first stream|of 0"),
         (lambda streams: replace(streams, 1, coder=Coder.BROTLI), "2 bytes of parameters where its coder has none"),
         (lambda streams: replace(streams, -1, coder=Coder.STATIC_CODES), "a stream of codes carries"),
+        (lambda streams: replace(streams, -1, coder=Coder.LOCKSTEP_CODES), "a stream of codes carries"),
+        (lambda streams: replace(streams, -1, coder=Coder.GRID_SCALES, parameters=b"\0\0"), "on a grid of 0"),
         (lambda streams: replace(streams, 1, payload=streams[1].payload[:-4]), "data is missing or left over"),
         (lambda streams: replace(streams, 1, payload=streams[1].payload + b"\1\0\0\0"), "data is missing or left over"),
         (lambda streams: replace(streams, 1, parts=streams[1].parts + streams[2].parts), "exactly one"),

@@ -3,17 +3,20 @@
 import numpy as np
 import pytest
 
+from fairway.artifact.code_tensors import CodeTensor
+from fairway.artifact.codes import Pool
 from fairway.artifact.entropy import (
-    CodeTensor,
     code_histograms,
     merge_units,
-    pack_codes,
+    pack_static,
+    plan_static,
     row_histograms,
     split_rows,
-    unpack_codes,
+    unpack_static,
 )
 from fairway.artifact.frequencies import entropy_bits
-from fairway.artifact.tables import pack_tables
+from fairway.artifact.pool import pack_pool
+from fairway.artifact.streams import Coder, Stream
 from fairway.artifact.wire import varint
 from fairway.base.errors import ArtifactError
 
@@ -27,10 +30,11 @@ def gaussian_codes(rows, columns, step, limit, seed, row_spread=0.0):
 def packed(arrays, bits=6):
     pool = []
     tensors = [CodeTensor(index, codes, bits, "blocks.*.weight") for index, codes in enumerate(arrays)]
-    streams = pack_codes(tensors, pool)
+    plan, numbers = plan_static([tensor for tensor in tensors if tensor.codes.size]), Pool(pool)
+    streams = [pack_static(tensor, plan, numbers.number) for tensor in tensors]
     for codes, stream in zip(arrays, streams, strict=True):
-        assert np.array_equal(unpack_codes(stream.parameters, stream.payload, codes.shape, bits, pool, "w"), codes)
-    return pool, streams, len(pack_tables(pool)) + sum(len(stream.payload) + len(stream.parameters) for stream in streams)
+        assert np.array_equal(unpack_static(stream, codes.shape, bits, pool, "w"), codes)
+    return pool, streams, len(pack_pool(pool).payload) + sum(len(stream.payload) + len(stream.parameters) for stream in streams)
 
 
 def test_gaussian_codes_are_within_a_thousandth_of_their_entropy():
@@ -109,11 +113,11 @@ def test_wrong_parameters_are_refused(parameters, message):
     codes = gaussian_codes(16, 16, 0.4, 31, 4)
     pool, streams, _ = packed([codes])
     with pytest.raises(ArtifactError, match=message):
-        unpack_codes(parameters, streams[0].payload, codes.shape, 6, pool, "w")
+        unpack_static(Stream(Coder.STATIC_CODES, parameters, (), streams[0].payload), codes.shape, 6, pool, "w")
 
 
 def test_a_table_beyond_the_range_of_the_bits_is_refused_before_decoding():
     codes = gaussian_codes(16, 16, 0.2, 31, 4)
     pool, streams, _ = packed([codes])
     with pytest.raises(ArtifactError, match=r"where \[-3, 3\] is allowed"):
-        unpack_codes(streams[0].parameters, streams[0].payload, codes.shape, 3, pool, "w")
+        unpack_static(streams[0], codes.shape, 3, pool, "w")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import HEADER, REPAIR_ARRAYS, parts_tensors, sample_tensors
+from artifact_samples import HEADER, REPAIR_ARRAYS, grid_tensors, parts_tensors, sample_tensors, walk_tensors, walked
 from plain_reader import read_plain
 
 from fairway.artifact.container import decode, encode
@@ -13,6 +13,8 @@ from fairway.artifact.records import CodedTensor, RawTensor
 from fairway.artifact.streams import Coder
 
 ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "tests" / "golden" / "artifact"
+GOLDEN = sorted(path.stem for path in FOLDER.glob("*.fwz"))
 
 
 def documented_example() -> bytes:
@@ -48,17 +50,16 @@ def test_the_document_names_the_frame_and_every_coder():
         assert f"| {int(coder)} {coder.name.lower().replace('_', ' ')} |" in text
 
 
-@pytest.mark.parametrize("source", ["example", "sample", "golden", "parts", "golden_parts"])
+@pytest.mark.parametrize("source", ["example", "sample", "parts", "grid", "walks", *GOLDEN])
 def test_a_reader_written_from_the_document_agrees(source):
-    golden = ROOT / "tests" / "golden" / "artifact"
     makers = {
         "example": documented_example,
         "sample": lambda: encode(sample_tensors(), HEADER),
-        "golden": (golden / "format1.fwz").read_bytes,
         "parts": lambda: encode(parts_tensors(), HEADER),
-        "golden_parts": (golden / "format1_parts.fwz").read_bytes,
+        "grid": lambda: encode(grid_tensors(), HEADER),
+        "walks": lambda: walked(walk_tensors(), HEADER),
     }
-    content = makers[source]()
+    content = makers[source]() if source in makers else (FOLDER / f"{source}.fwz").read_bytes()
     header, tensors = read_plain(content)
     artifact = decode(content)
     assert header == artifact.header
@@ -70,6 +71,10 @@ def test_a_reader_written_from_the_document_agrees(source):
             ordinary = ~record.protected.mask(record.shape[1]) if record.protected else np.ones(record.shape[1], bool)
             assert (tensor["bits"], tensor[1]) == (record.bits, record.scales.tobytes())
             assert tensor[0] == record.codes[:, ordinary].tobytes()
+            assert (tensor["trellis"], tensor["grid"]) == (record.trellis, record.scale_grid)
+            assert np.frombuffer(tensor["gain"], "<f2")[0] == record.gain
+            assert (record.column_scales is None) == (9 not in tensor)
+            assert record.column_scales is None or tensor[9] == record.column_scales.tobytes()
             assert_parts(tensor, record, ordinary)
         else:
             assert tensor[2] == record.values.tobytes()

@@ -51,7 +51,9 @@ def _record(tensor: QuantizedTensor) -> CodedTensor:
     if tensor.repair is not None:
         factors = (tensor.repair.left, tensor.repair.right)
         repair = Repair(*(array.cpu().numpy() for factor in factors for array in (factor.codes, factor.scales)))
-    return CodedTensor(tensor.codes.cpu().numpy(), tensor.scales.cpu().numpy(), tensor.bits, protected, repair)
+    codes, scales = tensor.codes.cpu().numpy(), tensor.scales.cpu().numpy()
+    columns = None if tensor.column_scales is None else tensor.column_scales.cpu().numpy()
+    return CodedTensor(codes, scales, tensor.bits, protected, repair, tensor.trellis, tensor.gain, tensor.scale_grid, columns)
 
 
 def _tensor(record: CodedTensor) -> QuantizedTensor:
@@ -62,7 +64,11 @@ def _tensor(record: CodedTensor) -> QuantizedTensor:
     if record.repair is not None:
         left = ScaledCodes(_own(record.repair.left_codes), _own(record.repair.left_scales))
         repair = LowRank(left, ScaledCodes(_own(record.repair.right_codes), _own(record.repair.right_scales)))
-    return QuantizedTensor(_own(record.codes), _own(record.scales), record.bits, protected, repair)
+    codes, scales = _own(record.codes), _own(record.scales)
+    columns = None if record.column_scales is None else _own(record.column_scales)
+    return QuantizedTensor(
+        codes, scales, record.bits, protected, repair, record.trellis, record.gain, record.scale_grid, columns
+    )
 
 
 def _own(array: np.ndarray) -> torch.Tensor:

@@ -36,23 +36,39 @@ def encode_plain(sections: Sequence[tuple[Sequence[int], int, Sequence[int]]]) -
     return words
 
 
-def decode_plain(words: Sequence[int], sections: Sequence[tuple[int, int, Sequence[int]]]) -> tuple[list[list[int]], bool]:
-    """Symbols of the sections, each a triple of count, lowest symbol and frequencies, and whether all data was used up."""
-    stack = list(words)
-    state = 0
-    for _ in range(2):
-        if stack:
-            state = state << WORD | stack.pop()
-    out = []
-    for count, low, frequencies in sections:
+class PlainDecoder:
+    """Takes symbols off words, section by section.
+
+    Args:
+        words: As ``encode_plain`` makes them.
+    """
+
+    def __init__(self, words: Sequence[int]) -> None:
+        self._stack = list(words)
+        self._state = 0
+        for _ in range(2):
+            if self._stack:
+                self._state = self._state << WORD | self._stack.pop()
+
+    def take(self, count: int, low: int, frequencies: Sequence[int]) -> list[int]:
+        """The next ``count`` symbols under the frequencies of ``low``, ``low + 1``, ...."""
         starts = [0, *accumulate(frequencies)]
         symbols = []
         for _ in range(count):
-            quantile = state & ((1 << PRECISION) - 1)
+            quantile = self._state & ((1 << PRECISION) - 1)
             index = bisect_right(starts, quantile) - 1
-            state = (state >> PRECISION) * frequencies[index] + quantile - starts[index]
-            if state < 1 << WORD and stack:
-                state = state << WORD | stack.pop()
+            self._state = (self._state >> PRECISION) * frequencies[index] + quantile - starts[index]
+            if self._state < 1 << WORD and self._stack:
+                self._state = self._state << WORD | self._stack.pop()
             symbols.append(index + low)
-        out.append(symbols)
-    return out, state == 0 and not stack
+        return symbols
+
+    def used_up(self) -> bool:
+        """Whether nothing is left."""
+        return self._state == 0 and not self._stack
+
+
+def decode_plain(words: Sequence[int], sections: Sequence[tuple[int, int, Sequence[int]]]) -> tuple[list[list[int]], bool]:
+    """Symbols of the sections, each a triple of count, lowest symbol and frequencies, and whether all data was used up."""
+    decoder = PlainDecoder(words)
+    return [decoder.take(*section) for section in sections], decoder.used_up()

@@ -15,6 +15,8 @@ from jaxtyping import Float16, Int8, Int16, Int64, UInt16
 
 from fairway.artifact.ans import AnsDecoder, encode_sections
 from fairway.artifact.frequencies import uniform_table
+from fairway.artifact.scale_grid import exponent_range, exponents_of, scales_of
+from fairway.artifact.shapes import AnyTable, ShapedTable, choose_table, table_cost
 from fairway.artifact.streams import INTEGER_PLANES, Coder, Part, Stream
 from fairway.artifact.tables import StoredTable, fit_table, stored_bits
 from fairway.artifact.wire import Cursor, brotli_pack, brotli_unpack, damaged, varint
@@ -22,6 +24,8 @@ from fairway.artifact.wire import Cursor, brotli_pack, brotli_unpack, damaged, v
 MAX_LOW_BITS = 10
 LIKELY_LOW_BITS = 7
 """Where the search starts; it goes down, then up, while the size falls."""
+GRID_LEAD, GRID_LEAD_BITS = 1 << 12, 13
+"""Exponents of the finest grid lie within 2**12 of 0; the first one of a stream of differences is coded uniformly."""
 STREAM_OVERHEAD = 8
 SLOW_BROTLI_LIMIT = 1 << 21
 FAST_BROTLI_QUALITY = 5
@@ -36,20 +40,25 @@ class ArrayPart:
         part: Which array of which tensor.
         kind: Arrays of one kind may share a stream.
         values: Its elements, one dimension.
+        scale_grid: Points per octave of the grid that they lie on; 0 without one.
     """
 
     part: Part
     kind: str
     values: np.ndarray
+    scale_grid: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A stream with the table that it needs, and its size in bytes with everything that it adds to the file."""
+    """A stream with the table that it needs, and its size in bytes with everything that it adds to the file.
+
+    ``setting`` is the number of low bits of split numbers, or whether exponents of scales are coded as differences (1) or not.
+    """
 
     coder: Coder
-    low_bits: int
-    table: StoredTable | None
+    setting: int
+    table: AnyTable | None
     payload: bytes
     size: float
 
@@ -69,15 +78,15 @@ def unordered(keys: UInt16[np.ndarray, "_"]) -> Float16[np.ndarray, "_"]:
     return bits.view(np.float16)
 
 
-def pack_arrays(arrays: Sequence[ArrayPart], pool: list[StoredTable]) -> list[Stream]:
+def pack_arrays(arrays: Sequence[ArrayPart], pool: list[AnyTable]) -> list[Stream]:
     """Streams for all arrays; element types never share a stream.
 
     For each type the smallest of three partitions wins: everything in one stream, one stream per kind, or per kind the
     smaller of one stream and one per array.
     """
     streams = []
-    for dtype in dict.fromkeys(array.values.dtype.str for array in arrays):
-        members = [array for array in arrays if array.values.dtype.str == dtype]
+    for same_type in dict.fromkeys((array.values.dtype.str, array.scale_grid) for array in arrays):
+        members = [array for array in arrays if (array.values.dtype.str, array.scale_grid) == same_type]
         split: list[Coded] = []
         for kind in dict.fromkeys(array.kind for array in members):
             same = [array for array in members if array.kind == kind]
@@ -89,29 +98,31 @@ def pack_arrays(arrays: Sequence[ArrayPart], pool: list[StoredTable]) -> list[St
 
 def _code(group: list[ArrayPart]) -> Coded:
     values = np.concatenate([array.values for array in group])
-    return group, best_candidate(values, integers=group[0].part.plane in INTEGER_PLANES)
+    first = group[0]
+    return group, best_candidate(values, integers=first.part.plane in INTEGER_PLANES, scale_grid=first.scale_grid)
 
 
 def _size(partition: list[Coded]) -> float:
     return sum(STREAM_OVERHEAD + candidate.size for _, candidate in partition)
 
 
-def _to_stream(coded: Coded, pool: list[StoredTable]) -> Stream:
+def _to_stream(coded: Coded, pool: list[AnyTable]) -> Stream:
     group, best = coded
     parameters = b""
     if best.table is not None:
         pool.append(best.table)
-        low_bits = varint(best.low_bits) if best.coder is Coder.SPLIT_FLOAT16 else b""
-        parameters = low_bits + varint(len(pool) - 1)
+        setting = varint(best.setting) if best.coder in (Coder.SPLIT_FLOAT16, Coder.GRID_SCALES) else b""
+        parameters = setting + varint(len(pool) - 1)
     return Stream(best.coder, parameters, tuple(array.part for array in group), best.payload)
 
 
-def best_candidate(values: np.ndarray, *, integers: bool = False) -> Candidate:
+def best_candidate(values: np.ndarray, *, integers: bool = False, scale_grid: int = 0) -> Candidate:
     """The smallest coding of a one-dimensional array.
 
     Args:
         values: The elements.
         integers: Whether they are small integers, int8 or int16, for which a table may pay.
+        scale_grid: Points per octave if they are scales on a grid, else 0.
     """
     raw = values.tobytes()
     candidates = [Candidate(Coder.RAW, 0, None, raw, float(len(raw)))]
@@ -120,6 +131,8 @@ def best_candidate(values: np.ndarray, *, integers: bool = False) -> Candidate:
             candidates.append(split_candidate(values))
         if integers:
             candidates.append(integer_candidate(values))
+        if scale_grid:
+            candidates += [grid_candidate(exponents_of(values, scale_grid), order) for order in (0, 1)]
         smallest = min(candidate.size for candidate in candidates)
         candidates.append(_brotli_candidate(Coder.BROTLI, raw, smallest))
         if values.itemsize > 1:
@@ -153,9 +166,19 @@ def split_candidate(values: Float16[np.ndarray, "_"]) -> Candidate:
 def integer_candidate(values: Int8[np.ndarray, "_"] | Int16[np.ndarray, "_"]) -> Candidate:
     """Coding of small integers under one table."""
     low = int(values.min())
-    stored = fit_table(np.bincount(values.astype(np.int64) - low), low)
+    stored = choose_table(np.bincount(values.astype(np.int64) - low), low)
     payload = encode_sections([(values, stored.table)])
-    return Candidate(Coder.STATIC_INTEGERS, 0, stored, payload, len(payload) + stored_bits(stored) / 8)
+    return Candidate(Coder.STATIC_INTEGERS, 0, stored, payload, len(payload) + table_cost(stored) / 8)
+
+
+def grid_candidate(exponents: Int16[np.ndarray, "_"], order: int) -> Candidate:
+    """Coding of scales on a grid by their exponents (order 0) or by the differences of neighbours, from 0 on (order 1)."""
+    values = np.diff(exponents.astype(np.int64), prepend=0) if order else exponents.astype(np.int64)
+    # The first difference is the exponent itself, far from the others: it must not stretch the table.
+    values, lead = (values[1:], values[:1]) if order else (values, values[:0])
+    stored = choose_table(np.bincount(values - values.min()), int(values.min())) if values.size else ShapedTable(0, 2, 0, 1, 0)
+    payload = encode_sections([(lead + GRID_LEAD, uniform_table(GRID_LEAD_BITS)), (values, stored.table)])
+    return Candidate(Coder.GRID_SCALES, order, stored, payload, len(payload) + table_cost(stored) / 8)
 
 
 def _split_bits(keys: Int64[np.ndarray, "_"], low_bits: int) -> tuple[float, int, StoredTable]:
@@ -166,7 +189,7 @@ def _split_bits(keys: Int64[np.ndarray, "_"], low_bits: int) -> tuple[float, int
 
 
 def unpack_array(
-    coder: Coder, parameters: bytes, payload: bytes, dtype: np.dtype, count: int, pool: Sequence[StoredTable], what: str
+    coder: Coder, parameters: bytes, payload: bytes, dtype: np.dtype, count: int, pool: Sequence[AnyTable], what: str
 ) -> np.ndarray:
     """The ``count`` elements of a stream, one dimension, in fresh memory.
 
@@ -189,7 +212,7 @@ def unpack_array(
 
 
 def _unpack_split(
-    parameters: bytes, payload: bytes, dtype: np.dtype, count: int, pool: Sequence[StoredTable], what: str
+    parameters: bytes, payload: bytes, dtype: np.dtype, count: int, pool: Sequence[AnyTable], what: str
 ) -> Float16[np.ndarray, "_"]:
     cursor = Cursor(parameters, f"parameters of {what}")
     low_bits, index = cursor.varint(), cursor.varint()
@@ -208,8 +231,32 @@ def _unpack_split(
     return unordered(keys | low)
 
 
+def unpack_grid_scales(
+    stream: Stream, scale_grid: int, count: int, pool: Sequence[AnyTable], what: str
+) -> Float16[np.ndarray, "_"]:
+    """Scales on a grid of so many points per octave, the same for all parts of the stream; 0 if there is none such.
+
+    Raises:
+        ArtifactError: parameters are wrong, an exponent leaves the grid, or data is missing or left over.
+    """
+    cursor = Cursor(stream.parameters, f"parameters of {what}")
+    order, index = cursor.varint(), cursor.varint()
+    cursor.finish()
+    if scale_grid == 0 or order > 1 or index >= len(pool):
+        raise damaged(f"{what} on a grid of {scale_grid} is coded with order {order} under table {index} of {len(pool)}")
+    low, high = exponent_range(scale_grid)
+    decoder = AnsDecoder(stream.payload, what)
+    lead = decoder.take(min(count, 1) if order else 0, uniform_table(GRID_LEAD_BITS)).astype(np.int64) - GRID_LEAD
+    values = np.concatenate([lead, decoder.take(count - len(lead), pool[index].table)])
+    decoder.finish()
+    exponents = np.cumsum(values) if order else values
+    if exponents.size and (exponents.min() < low or exponents.max() > high):
+        raise damaged(f"{what} leads to exponents outside [{low}, {high}] of the grid")
+    return scales_of(exponents.astype(np.int16), scale_grid)
+
+
 def _unpack_integers(
-    parameters: bytes, payload: bytes, dtype: np.dtype, count: int, pool: Sequence[StoredTable], what: str
+    parameters: bytes, payload: bytes, dtype: np.dtype, count: int, pool: Sequence[AnyTable], what: str
 ) -> np.ndarray:
     cursor = Cursor(parameters, f"parameters of {what}")
     index = cursor.varint()

@@ -6,13 +6,15 @@ bytes and back. A file is read back bit for bit or refused: see ``docs/format.md
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fairway.artifact.arrays import ArrayPart, pack_arrays, unpack_array
-from fairway.artifact.entropy import CodeTensor, pack_codes, unpack_codes
+from fairway.artifact.arrays import ArrayPart, pack_arrays, unpack_array, unpack_grid_scales
+from fairway.artifact.code_tensors import CodeTensor, Trace
+from fairway.artifact.codes import pack_codes
 from fairway.artifact.layout import (
     DIGEST_BYTES,
     MAGIC,
@@ -30,10 +32,23 @@ from fairway.artifact.layout import (
     record_of,
     seal,
 )
-from fairway.artifact.manifest import CODE, DEFAULT_MAX_ELEMENTS, Entry, Extras, check_name, check_size, pack_manifest
-from fairway.artifact.records import Artifact, CodedTensor, TensorRecord, check_scales, element_count
-from fairway.artifact.streams import GRID_PLANES, Coder, Part, Plane, Stream, tensor_class
-from fairway.artifact.tables import StoredTable, pack_tables, unpack_tables
+from fairway.artifact.lockstep import MAX_CALLS
+from fairway.artifact.manifest import CODE, DEFAULT_MAX_ELEMENTS, STEP, Entry, Extras, check_name, check_size, pack_manifest
+from fairway.artifact.pool import pack_pool, unpack_pool
+from fairway.artifact.read_codes import stream_shapes, unpack_codes
+from fairway.artifact.records import Artifact, CodedTensor, TensorRecord, check_scales, element_count, gain_bits
+from fairway.artifact.shapes import AnyTable
+from fairway.artifact.streams import (
+    CODE_CODERS,
+    GRID_PLANES,
+    SCALE_PLANES,
+    TABLE_CODERS,
+    Coder,
+    Part,
+    Plane,
+    Stream,
+    tensor_class,
+)
 from fairway.artifact.wire import brotli_pack, damaged
 from fairway.base.errors import ArtifactError
 from fairway.base.files import write_bytes
@@ -130,14 +145,21 @@ def decode(content: bytes, max_elements: int = DEFAULT_MAX_ELEMENTS, where: str 
     return Artifact(layout.header, {entry.name: record for entry, record in zip(layout.entries, records, strict=True)})
 
 
-def content_records(layout: Layout, where: str = "the artifact") -> list[TensorRecord]:
+def content_records(
+    layout: Layout, where: str = "the artifact", ideal_bits: dict[Part, float] | None = None
+) -> list[TensorRecord]:
     """Decode all streams of a parsed artifact and check the result against its digest; records in manifest order.
+
+    Args:
+        layout: The artifact.
+        where: The file's name in messages.
+        ideal_bits: Gets the ideal code length of every array of codes under the tables that it was coded with.
 
     Raises:
         ArtifactError: a stream does not decode, or decodes to something else than was written.
     """
     try:
-        records = _unpack_streams(layout)
+        records = _unpack_streams(layout, ideal_bits)
         if content_digest(layout.document, layout.entries, records) != layout.content_digest:
             raise damaged("the decoded content differs from its digest")
     except ArtifactError as error:
@@ -148,7 +170,7 @@ def content_records(layout: Layout, where: str = "the artifact") -> list[TensorR
 def _entry(name: str, record: TensorRecord) -> Entry:
     check_name(name)
     if isinstance(record, CodedTensor):
-        return Entry(name, record.shape, record.bits, CODE, _extras(record))
+        return Entry(name, record.shape, record.bits, STEP if record.trellis else CODE, _extras(record))
     return Entry(name, record.shape, 0, record.values.dtype.newbyteorder("<"))
 
 
@@ -159,7 +181,9 @@ def _extras(record: CodedTensor) -> Extras | None:
     if record.repair is not None:
         runs = {"left_runs": record.repair.left_scales.size, "right_runs": record.repair.right_scales.size}
         factors = {"rank": record.repair.left_codes.shape[1], **runs}
-    return Extras(**groups, **factors) if groups or factors else None
+    extras = Extras(**groups, **factors, trellis=record.trellis, gain=gain_bits(record.gain), scale_grid=record.scale_grid)
+    extras = replace(extras, column_scales=record.column_scales is not None)
+    return extras if groups or factors or extras.on_grid else None
 
 
 def _pack_streams(tensors: list[tuple[str, TensorRecord]]) -> list[Stream]:
@@ -168,26 +192,37 @@ def _pack_streams(tensors: list[tuple[str, TensorRecord]]) -> list[Stream]:
         kind, entry = tensor_class(name), _entry(name, record)
         for plane, values in arrays_of(record).items():
             if plane in GRID_PLANES:
-                codes.append(CodeTensor(index, values, entry.grid_bits(plane), kind, plane))
+                codes.append(CodeTensor(index, values, entry.grid_bits(plane), kind, plane, entry.trellis))
             else:
-                arrays[plane].append(ArrayPart(Part(index, plane), kind, np.ascontiguousarray(values).reshape(-1)))
-    pool: list[StoredTable] = []
+                steps = record.scale_grid if isinstance(record, CodedTensor) and plane in SCALE_PLANES else 0
+                flat = np.ascontiguousarray(values).reshape(-1)
+                arrays[plane].append(ArrayPart(Part(index, plane), kind, flat, steps))
+    pool: list[AnyTable] = []
     streams = pack_codes(codes, pool)
     for members in arrays.values():
         streams += pack_arrays(members, pool)
     if pool:
-        streams.insert(0, Stream(Coder.TABLES, b"", (), pack_tables(pool)))
+        streams.insert(0, pack_pool(pool))
     return streams
 
 
-def _unpack_streams(layout: Layout) -> list[TensorRecord]:
+def _unpack_streams(layout: Layout, ideal_bits: dict[Part, float] | None) -> list[TensorRecord]:
     arrays: dict[Part, np.ndarray] = {}
-    pool: list[StoredTable] = []
+    pool: list[AnyTable] = []
+    budget = MAX_CALLS
     for position, stream in enumerate(layout.streams):
-        if stream.coder is Coder.TABLES:
+        if stream.coder in TABLE_CODERS:
             if position or stream.parts or stream.parameters:
                 raise damaged("the frequency tables are not the first stream, or carry tensors or parameters")
-            pool = unpack_tables(stream.payload)
+            pool = unpack_pool(stream)
+        elif stream.coder in CODE_CODERS:
+            trace = None if ideal_bits is None else Trace(stream.parts)
+            found, used = unpack_codes(stream, layout.entries, pool, budget, trace)
+            budget -= used
+            for part, codes in zip(stream.parts, found, strict=True):
+                arrays[part] = codes
+                if trace is not None and ideal_bits is not None:
+                    ideal_bits[part] = trace.ideal_bits(part, codes, layout.entries[part.tensor].trellis, pool)
         else:
             arrays.update(_unpack_stream(stream, layout.entries, pool))
     return [
@@ -196,22 +231,15 @@ def _unpack_streams(layout: Layout) -> list[TensorRecord]:
     ]
 
 
-def _unpack_stream(stream: Stream, entries: Sequence[Entry], pool: Sequence[StoredTable]) -> dict[Part, np.ndarray]:
-    shapes = [entries[part.tensor].planes()[part.plane] for part in stream.parts]
-    names = [entries[part.tensor].name for part in stream.parts]
-    if not shapes or len({dtype for _, dtype in shapes}) != 1 or len({part.plane for part in stream.parts}) != 1:
-        raise damaged(f"a stream mixes arrays of different types, or has none: {', '.join(names) or 'no tensor'}")
-    plane = stream.parts[0].plane
-    if stream.coder is Coder.STATIC_CODES:
-        if len(shapes) != 1 or plane not in GRID_PLANES:
-            raise damaged(f"a stream of codes carries {len(shapes)} arrays, the first of them {plane.name.lower()}")
-        entry, (shape, _) = entries[stream.parts[0].tensor], shapes[0]
-        bits = entry.grid_bits(plane)
-        return {stream.parts[0]: unpack_codes(stream.parameters, stream.payload, shape, bits, pool, entry.name)}
+def _unpack_stream(stream: Stream, entries: Sequence[Entry], pool: Sequence[AnyTable]) -> dict[Part, np.ndarray]:
+    plane, shapes, what = stream_shapes(stream, entries)
     counts = [element_count(shape) for shape, _ in shapes]
-    what = f"{plane.name.lower()} of {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-    values = unpack_array(stream.coder, stream.parameters, stream.payload, shapes[0][1], sum(counts), pool, what)
-    if plane is Plane.SCALES:
+    grids = {entries[part.tensor].scale_grid for part in stream.parts} if plane in SCALE_PLANES else {0}
+    if stream.coder is Coder.GRID_SCALES:
+        values = unpack_grid_scales(stream, min(grids) if len(grids) == 1 else 0, sum(counts), pool, what)
+    else:
+        values = unpack_array(stream.coder, stream.parameters, stream.payload, shapes[0][1], sum(counts), pool, what)
+    if plane in SCALE_PLANES:
         check_scales(values)
     pieces = np.split(values, np.cumsum(counts)[:-1])
     return {part: piece.reshape(shape) for part, piece, (shape, _) in zip(stream.parts, pieces, shapes, strict=True)}

@@ -6,47 +6,24 @@ and again. One table per tensor, per class of tensors, for all of them, and per 
 this walk, so the measured size decides between them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int8, Int64, UInt8
 
 from fairway.artifact.ans import AnsDecoder, encode_sections
+from fairway.artifact.code_tensors import CodeTensor, Trace, table_at
 from fairway.artifact.frequencies import entropy_bits
 from fairway.artifact.records import largest_code
-from fairway.artifact.streams import Coder, Part, Plane, Stream
-from fairway.artifact.tables import StoredTable, fit_table
+from fairway.artifact.shapes import AnyTable, choose_table, table_cost
+from fairway.artifact.streams import Coder, Part, Stream
 from fairway.artifact.wire import Cursor, damaged, varint
 
 ROW_GROUPS = (2, 4, 8)
 REFINEMENTS = 4
 MAX_UNITS = 1024
 TABLE_BITS, TABLE_BITS_PER_SYMBOL = 40.0, 5.0
-
-
-@dataclass(frozen=True, eq=False)
-class CodeTensor:
-    """Codes to be packed.
-
-    Attributes:
-        index: Position of the tensor in the manifest.
-        codes: int8 [rows, columns].
-        bits: Width of the codes.
-        kind: Tensors of one kind share a histogram from the start when there are very many tensors.
-        plane: Ordinary or protected columns; those of one tensor are packed on their own.
-    """
-
-    index: int
-    codes: Int8[np.ndarray, "rows columns"]
-    bits: int
-    kind: str
-    plane: Plane = Plane.CODES
-
-    @property
-    def part(self) -> Part:
-        """Where the codes belong."""
-        return Part(self.index, self.plane)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,29 +122,55 @@ def merge_units(counts: Int64[np.ndarray, "units symbols"]) -> Int64[np.ndarray,
         savings[:first, first] = fresh[:first]
 
 
-def pack_codes(tensors: Sequence[CodeTensor], pool: list[StoredTable]) -> list[Stream]:
-    """One stream per tensor; the tables that they use are appended to ``pool``."""
+@dataclass(frozen=True, eq=False)
+class StaticPlan:
+    """How tensors are coded under tables that depend on the row alone.
+
+    Attributes:
+        assignments: Group of every row of each tensor; None for one group.
+        tables: Table of each group of each tensor.
+        bits: Ideal bits of each tensor with its map, without the tables.
+        table_bits: Estimate of what all tables cost in the file.
+    """
+
+    assignments: dict[Part, UInt8[np.ndarray, "rows"] | None]
+    tables: dict[Part, list[AnyTable]]
+    bits: dict[Part, float]
+    table_bits: float
+
+
+def plan_static(tensors: Sequence[CodeTensor], known: StaticPlan | None = None) -> StaticPlan:
+    """Groups of rows and shared tables for filled tensors without a trellis.
+
+    Args:
+        tensors: The tensors.
+        known: A plan for more of them, whose groups are kept.
+    """
     units: list[Unit] = []
     groups: dict[Part, UInt8[np.ndarray, "rows"] | None] = {}
     for tensor in tensors:
         histograms = code_histograms(tensor.codes, tensor.bits)
-        assignment = groups[tensor.part] = split_rows(histograms) if tensor.codes.size else None
+        assignment = split_rows(histograms) if known is None else known.assignments[tensor.part]
+        groups[tensor.part] = assignment
         masks = [slice(None)] if assignment is None else [assignment == group for group in range(int(assignment.max()) + 1)]
         units += [Unit(tensor.part, tensor.bits, tensor.kind, histograms[mask].sum(axis=0)) for mask in masks]
-    table_of = _share_tables(units, pool)
-    streams = []
-    for tensor in tensors:
-        ids = [table_of[position] for position, unit in enumerate(units) if unit.part == tensor.part]
-        streams.append(_pack_tensor(tensor, groups[tensor.part], ids, pool))
-    return streams
+    shared, table_bits = _share_tables(units)
+    tables: dict[Part, list[AnyTable]] = {tensor.part: [] for tensor in tensors}
+    bits = dict.fromkeys(tables, 0.0)
+    for unit, table in zip(units, shared, strict=True):
+        tables[unit.part].append(table)
+        bits[unit.part] += table.table.bits(unit.counts, -largest_code(unit.bits))
+    for part, assignment in groups.items():
+        bits[part] += 0.0 if assignment is None else model_bits(np.bincount(assignment)[None])
+    return StaticPlan(groups, tables, bits, table_bits)
 
 
-def _share_tables(units: Sequence[Unit], pool: list[StoredTable]) -> list[int]:
-    table_of = [-1] * len(units)
+def _share_tables(units: Sequence[Unit]) -> tuple[list[AnyTable], float]:
+    """Table of every unit, and an estimate of the bits of all of them."""
+    found: list[AnyTable | None] = [None] * len(units)
+    table_bits = 0.0
     for bits in sorted({unit.bits for unit in units}):
-        members = [position for position, unit in enumerate(units) if unit.bits == bits and unit.counts.any()]
-        if not members:
-            continue
+        members = [position for position, unit in enumerate(units) if unit.bits == bits]
         labels = np.arange(len(members))
         if len(members) > MAX_UNITS:
             labels = np.unique([units[position].kind for position in members], return_inverse=True)[1]
@@ -176,54 +179,62 @@ def _share_tables(units: Sequence[Unit], pool: list[StoredTable]) -> list[int]:
         starts = _group_sums(counts, labels, int(labels.max()) + 1)
         clusters = merge_units(starts)[labels]
         for cluster in range(int(clusters.max()) + 1):
-            pool.append(fit_table(counts[clusters == cluster].sum(axis=0), -largest_code(bits)))
+            table = choose_table(counts[clusters == cluster].sum(axis=0), -largest_code(bits), 0)
+            table_bits += table_cost(table)
             for position in np.array(members)[clusters == cluster]:
-                table_of[int(position)] = len(pool) - 1
-    return table_of
+                found[int(position)] = table
+    return [table for table in found if table is not None], table_bits
 
 
-def _pack_tensor(
-    tensor: CodeTensor, assignment: UInt8[np.ndarray, "rows"] | None, ids: list[int], pool: list[StoredTable]
-) -> Stream:
+def pack_static(tensor: CodeTensor, plan: StaticPlan, number: Callable[[AnyTable], int]) -> Stream:
+    """The stream of one tensor of a plan.
+
+    Args:
+        tensor: Codes without a trellis.
+        plan: A plan that holds the tensor, or any plan if it is empty.
+        number: Puts a table into the pool, if it is new, and returns its number.
+    """
     parts = (tensor.part,)
     if tensor.codes.size == 0:
         return Stream(Coder.STATIC_CODES, varint(0), parts, b"")
+    tables, assignment = plan.tables[tensor.part], plan.assignments[tensor.part]
     if assignment is None:
-        payload = encode_sections([(tensor.codes.ravel(), pool[ids[0]].table)])
-        return Stream(Coder.STATIC_CODES, varint(1) + varint(ids[0]), parts, payload)
-    pool.append(fit_table(np.bincount(assignment), 0))
-    sections = [(assignment, pool[-1].table)]
-    sections += [(tensor.codes[assignment == group].ravel(), pool[table].table) for group, table in enumerate(ids)]
-    parameters = varint(len(ids)) + varint(len(pool) - 1) + b"".join(varint(table) for table in ids)
+        payload = encode_sections([(tensor.codes.ravel(), tables[0].table)])
+        return Stream(Coder.STATIC_CODES, varint(1) + varint(number(tables[0])), parts, payload)
+    rows = choose_table(np.bincount(assignment), 0)
+    sections = [(assignment, rows.table)]
+    sections += [(tensor.codes[assignment == group].ravel(), table.table) for group, table in enumerate(tables)]
+    parameters = varint(len(tables)) + varint(number(rows)) + b"".join(varint(number(table)) for table in tables)
     return Stream(Coder.STATIC_CODES, parameters, parts, encode_sections(sections))
 
 
-def unpack_codes(
-    parameters: bytes, payload: bytes, shape: tuple[int, ...], bits: int, pool: Sequence[StoredTable], what: str
+def unpack_static(
+    stream: Stream, shape: tuple[int, ...], bits: int, pool: Sequence[AnyTable], what: str, trace: Trace | None = None
 ) -> Int8[np.ndarray, "rows columns"]:
     """Codes of one tensor; its tables cannot produce a code outside [-c, c].
 
     Args:
-        parameters: Number of row groups (0 for an empty tensor), table of the map if there are several, table per group.
-        payload: Words of ``encode_sections``: the map of the rows, then the codes of each group in row order.
+        stream: Its parameters are the number of row groups (0 for an empty tensor), the table of the map if there are several,
+            the table of each group; its payload the map of the rows, then the codes of each group in row order.
         shape: Rows and columns, checked against the caps before.
         bits: Width of the codes.
         pool: Tables of the artifact.
         what: Name of the tensor in messages.
+        trace: Notes which table each code had.
 
     Raises:
         ArtifactError: a table is missing or reaches outside the range, or data is missing or left over.
     """
-    cursor = Cursor(parameters, f"parameters of {what}")
+    cursor = Cursor(stream.parameters, f"parameters of {what}")
     count = cursor.varint()
     if count > ROW_GROUPS[-1] or (count == 0) != (0 in shape):
         raise damaged(f"{what} of shape {shape} has {count} groups of rows")
-    row_table = _table(cursor, pool, 0, count - 1, what) if count > 1 else None
+    row_table = table_at(cursor, pool, 0, count - 1, what) if count > 1 else None
     limit = largest_code(bits)
-    tables = [_table(cursor, pool, -limit, limit, what) for _ in range(count)]
+    tables = [table_at(cursor, pool, -limit, limit, what) for _ in range(count)]
     cursor.finish()
-    decoder = AnsDecoder(payload, f"codes of {what}")
-    codes = np.empty(shape, np.int8)
+    decoder = AnsDecoder(stream.payload, f"codes of {what}")
+    codes, assignment = np.empty(shape, np.int8), None
     if row_table is None:
         for stored in tables:
             decoder.take_into(codes.reshape(-1), stored.table)
@@ -233,13 +244,16 @@ def unpack_codes(
             chosen = assignment == group
             codes[chosen] = decoder.take(int(chosen.sum()) * shape[1], stored.table).reshape(-1, shape[1])
     decoder.finish()
+    if trace is not None:
+        _note(trace, tables, pool, assignment, row_table)
     return codes
 
 
-def _table(cursor: Cursor, pool: Sequence[StoredTable], low: int, high: int, what: str) -> StoredTable:
-    index = cursor.varint()
-    if index >= len(pool):
-        raise damaged(f"{what} uses frequency table {index} of {len(pool)}")
-    if pool[index].low < low or pool[index].high > high:
-        raise damaged(f"{what} uses a table for [{pool[index].low}, {pool[index].high}] where [{low}, {high}] is allowed")
-    return pool[index]
+def _note(
+    trace: Trace, tables: list[AnyTable], pool: Sequence[AnyTable], groups: np.ndarray | None, row_table: AnyTable | None
+) -> None:
+    places = {id(table): number for number, table in enumerate(pool)}
+    numbers = np.array([places[id(table)] for table in tables] or [0])
+    trace.note_codes(0, numbers[:1] if groups is None else numbers[groups][:, None])
+    if groups is not None and row_table is not None:
+        trace.note_map(0, groups, row_table)

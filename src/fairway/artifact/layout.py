@@ -60,7 +60,7 @@ class ArtifactReport:
         manifest_bytes: The compressed manifest.
         table_bytes: Frequency tables of all streams.
         code_bytes: Integer codes.
-        scale_bytes: Row scales.
+        scale_bytes: Scales of rows and columns.
         control_bytes: Plain arrays.
         repair_bytes: Factors of low-rank repairs with their scales.
         elements: Codes, scales and plain elements together.
@@ -168,12 +168,15 @@ def arrays_of(record: TensorRecord) -> dict[Plane, np.ndarray]:
     """The arrays that make up a record, little-endian, in the order of the planes."""
     if not isinstance(record, CodedTensor):
         return {Plane.VALUES: record.values.astype(record.values.dtype.newbyteorder("<"), copy=False)}
-    planes = {Plane.CODES: record.codes, Plane.SCALES: record.scales.astype("<f2", copy=False)}
+    codes = record.codes.astype("<i2", copy=False) if record.trellis else record.codes
+    planes = {Plane.CODES: codes, Plane.SCALES: record.scales.astype("<f2", copy=False)}
     if record.protected is not None:
         mask = record.protected.mask(record.codes.shape[1])
         planes[Plane.CODES] = record.codes[:, ~mask]
         planes[Plane.PROTECTED_CODES] = record.codes[:, mask]
         planes[Plane.PROTECTED_STEPS] = protected_steps(record.scales, record.bits, record.protected).astype("<i2", copy=False)
+    if record.column_scales is not None:
+        planes[Plane.COLUMN_SCALES] = record.column_scales.astype("<f2", copy=False)
     if record.repair is not None:
         planes |= {
             Plane.LEFT_CODES: record.repair.left_codes,
@@ -205,7 +208,9 @@ def record_of(entry: Entry, planes: Mapping[Plane, np.ndarray]) -> TensorRecord:
         repair = Repair(
             *(planes[plane] for plane in (Plane.LEFT_CODES, Plane.LEFT_SCALES, Plane.RIGHT_CODES, Plane.RIGHT_SCALES))
         )
-    return CodedTensor(codes, scales, entry.bits, protected, repair)
+    gain = float(np.array(extras.gain, np.uint16).view(np.float16))
+    grid = extras.trellis, gain, extras.scale_grid, planes.get(Plane.COLUMN_SCALES)
+    return CodedTensor(codes, scales, entry.bits, protected, repair, *grid)
 
 
 def check_prefix(start: bytes, size: int, where: str) -> None:
@@ -270,7 +275,7 @@ def _report(content: bytes, entries: Sequence[Entry], streams: Sequence[Stream])
         manifest_bytes=manifest_bytes,
         table_bytes=planes[None],
         code_bytes=planes[Plane.CODES] + planes[Plane.PROTECTED_CODES],
-        scale_bytes=planes[Plane.SCALES] + planes[Plane.PROTECTED_STEPS],
+        scale_bytes=planes[Plane.SCALES] + planes[Plane.COLUMN_SCALES] + planes[Plane.PROTECTED_STEPS],
         control_bytes=planes[Plane.VALUES],
         repair_bytes=sum(planes[plane] for plane in REPAIR_PLANES),
         elements=sum(element_count(shape) for entry in entries for shape, _ in entry.planes().values()),

@@ -1,7 +1,8 @@
 """The manifest: a fixed schema of integers and names that says what every byte after it means.
 
     count, then per tensor: name length, name (UTF-8), kind (0 codes, 1 plain, 2 codes with parts), bits or element type, rank,
-        dimensions; kind 2 also: bits of protected columns, with their groups; rank of the repair, with its numbers of scales
+        dimensions; kind 3 also: states of the trellis, gain (2 bytes), points per octave of the scales, whether columns have
+        scales; kinds 2 and 3 also: bits of protected columns, with their groups; rank of the repair, with its numbers of scales
     count, then per stream: coder, parameter length, parameters, part count, per part: tensor and plane; payload length
 
 Payloads follow one another in the order of the streams, so the offset of a stream is the sum of the lengths before it:
@@ -9,20 +10,26 @@ overlaps and gaps cannot be expressed. Every array of every tensor belongs to ex
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fairway.artifact.records import MAX_BITS, MAX_RANK, MIN_BITS, RAW_DTYPES, element_count
+from fairway.artifact.records import INFINITE, MAX_BITS, MAX_RANK, MIN_BITS, RAW_DTYPES, element_count
+from fairway.artifact.scale_grid import MAX_STEPS
 from fairway.artifact.streams import Coder, Part, Plane, Stream
 from fairway.artifact.wire import Cursor, damaged, varint
 from fairway.base.errors import ArtifactError
+from fairway.quant.trellis_states import GENERATORS
 
 MAX_NAME_BYTES = 255
 MAX_DIMENSION = 1 << 40
 DEFAULT_MAX_ELEMENTS = 1 << 28
 ELEMENTS_PER_BYTE = 1 << 17
-CODED, PLAIN, CODED_WITH_PARTS = 0, 1, 2
+MAX_TRELLIS_ROWS = 1 << 19
+"""Rows of all trellis tensors together: each is a step of a walk that cannot be cut."""
+CODED, PLAIN, CODED_WITH_PARTS, CODED_ON_GRID = 0, 1, 2, 3
+ONE = 0x3C00
+"""Bits of the float16 number 1."""
 CODE, STEP, SCALE = np.dtype("<i1"), np.dtype("<i2"), np.dtype("<f2")
 
 
@@ -37,6 +44,10 @@ class Extras:
         rank: Rank of the repair; 0 without one.
         left_runs: Scales of its left factor.
         right_runs: Scales of its right factor.
+        trellis: States of its trellis; 0 without one.
+        gain: Bits of the float16 factor of all its weights.
+        scale_grid: Points per octave of its scales; 0 where they are free.
+        column_scales: Whether its columns have scales.
     """
 
     starts: tuple[int, ...] = ()
@@ -45,11 +56,21 @@ class Extras:
     rank: int = 0
     left_runs: int = 0
     right_runs: int = 0
+    trellis: int = 0
+    gain: int = ONE
+    scale_grid: int = 0
+    column_scales: bool = False
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether trellis, gain or scales differ from those of the first files."""
+        return (self.trellis, self.gain, self.scale_grid, self.column_scales) != (0, ONE, 0, False)
 
     def describe(self) -> str:
         """All fields as one line, for the digest of the content."""
         starts = ",".join(map(str, self.starts))
-        return f"{self.bits};{self.size};{starts};{self.rank};{self.left_runs};{self.right_runs}"
+        parts = f"{self.bits};{self.size};{starts};{self.rank};{self.left_runs};{self.right_runs}"
+        return f"{parts};{self.trellis};{self.gain};{self.scale_grid};{int(self.column_scales)}" if self.on_grid else parts
 
 
 @dataclass(frozen=True)
@@ -60,8 +81,8 @@ class Entry:
         name: 1 to 255 bytes of UTF-8 without control characters.
         shape: Dimensions.
         bits: Width of the codes, or 0 for a plain array.
-        dtype: Element type of a plain array, int8 for codes.
-        extras: Protected columns and repair of a coded tensor; None where it has neither.
+        dtype: Element type of a plain array or of codes: int8, with a trellis int16.
+        extras: What else a coded tensor has; None for nothing.
     """
 
     name: str
@@ -77,9 +98,11 @@ class Entry:
         rows, columns = self.shape
         extras = self.extras or Extras()
         finer = len(extras.starts) * extras.size
-        planes = {Plane.CODES: ((rows, columns - finer), CODE), Plane.SCALES: ((rows,), SCALE)}
+        planes = {Plane.CODES: ((rows, columns - finer), self.dtype), Plane.SCALES: ((rows,), SCALE)}
         if finer:
             planes |= {Plane.PROTECTED_CODES: ((rows, finer), CODE), Plane.PROTECTED_STEPS: ((rows,), STEP)}
+        if extras.column_scales:
+            planes[Plane.COLUMN_SCALES] = ((columns,), SCALE)
         if extras.rank:
             planes |= {
                 Plane.LEFT_CODES: ((rows, extras.rank), CODE),
@@ -92,6 +115,16 @@ class Entry:
     def grid_bits(self, plane: Plane) -> int:
         """Width of the codes of ``plane``."""
         return self.extras.bits if plane is Plane.PROTECTED_CODES and self.extras else self.bits
+
+    @property
+    def trellis(self) -> int:
+        """States of the trellis; 0 without one."""
+        return self.extras.trellis if self.extras else 0
+
+    @property
+    def scale_grid(self) -> int:
+        """Points per octave of the row scales; 0 where they are free."""
+        return self.extras.scale_grid if self.extras else 0
 
 
 def check_name(name: str) -> str:
@@ -127,6 +160,11 @@ def check_size(entries: Sequence[Entry], file_bytes: int, max_elements: int) -> 
             f"the tensors have {count} elements in a file of {file_bytes} bytes, above the {ELEMENTS_PER_BYTE} per byte "
             "that the format allows; leave out tensors that are constant"
         )
+    rows = sum(entry.shape[0] for entry in entries if entry.trellis)
+    if rows > MAX_TRELLIS_ROWS:
+        raise ArtifactError(
+            f"the trellis tensors have {rows} rows, above {MAX_TRELLIS_ROWS}; store large ones without a trellis"
+        )
 
 
 def pack_manifest(entries: Sequence[Entry], streams: Sequence[Stream]) -> bytes:
@@ -135,10 +173,14 @@ def pack_manifest(entries: Sequence[Entry], streams: Sequence[Stream]) -> bytes:
     for entry in entries:
         name = entry.name.encode("utf-8")
         out += varint(len(name)) + name
-        coded = CODED if entry.extras is None else CODED_WITH_PARTS
+        coded = CODED if entry.extras is None else CODED_ON_GRID if entry.extras.on_grid else CODED_WITH_PARTS
         out += bytes([coded, entry.bits] if entry.bits else [PLAIN, RAW_DTYPES.index(entry.dtype)])
         out += varint(len(entry.shape)) + b"".join(varint(size) for size in entry.shape)
         if entry.extras is not None:
+            if coded == CODED_ON_GRID:
+                out += varint(entry.extras.trellis)
+                out += entry.extras.gain.to_bytes(2, "little")
+                out += varint(entry.extras.scale_grid) + bytes([entry.extras.column_scales])
             out += _pack_extras(entry.extras)
     out += varint(len(streams))
     for stream in streams:
@@ -158,7 +200,22 @@ def _pack_extras(extras: Extras) -> bytes:
     return out + varint(extras.left_runs) + varint(extras.right_runs) if extras.rank else out
 
 
-def _unpack_extras(cursor: Cursor, data: bytes, name: str, shape: tuple[int, ...]) -> Extras:
+def _unpack_grid(cursor: Cursor, data: bytes, name: str, shape: tuple[int, ...]) -> Extras:
+    """The fields of kind 3: trellis, gain and grid of the scales, then those of kind 2, which may be absent here."""
+    trellis, gain, scale_grid = cursor.varint(), int.from_bytes(cursor.take(2), "little"), cursor.varint()
+    column_scales = cursor.byte()
+    parts = _unpack_extras(cursor, data, name, shape, alone=False)
+    extras = replace(parts, trellis=trellis, gain=gain, scale_grid=scale_grid, column_scales=bool(column_scales))
+    known = (trellis == 0 or trellis in GENERATORS) and 0 < gain < INFINITE and scale_grid <= MAX_STEPS and column_scales < 2
+    if not known or not extras.on_grid or (extras.starts and (trellis or column_scales)) or (column_scales and not shape[1]):
+        raise damaged(
+            f"tensor {name} has a trellis of {trellis} states with {len(extras.starts)} groups of protected columns, "
+            f"a gain of bits {gain}, {scale_grid} scales per octave and scales of columns {column_scales}"
+        )
+    return extras
+
+
+def _unpack_extras(cursor: Cursor, data: bytes, name: str, shape: tuple[int, ...], *, alone: bool = True) -> Extras:
     rows, columns = shape
     starts, size, left_runs, right_runs = [], 0, 0, 0
     bits = cursor.varint()
@@ -178,7 +235,8 @@ def _unpack_extras(cursor: Cursor, data: bytes, name: str, shape: tuple[int, ...
             raise damaged(
                 f"tensor {name} of shape {shape} has a repair of rank {rank} with {left_runs} and {right_runs} scales"
             )
-    if not (bits or rank) or not (rows and columns):
+    present = bool(bits or rank)
+    if (alone and not present) or (present and not (rows and columns)):
         raise damaged(f"tensor {name} of shape {shape} announces parts that it lacks")
     return Extras(tuple(starts), size, bits, rank, left_runs, right_runs)
 
@@ -227,8 +285,10 @@ def _unpack_entry(cursor: Cursor, data: bytes) -> Entry:
     shape = tuple(cursor.varint() for _ in range(rank))
     if max(shape, default=0) > MAX_DIMENSION:
         raise damaged(f"tensor {name} has shape {shape} with a dimension above {MAX_DIMENSION}")
-    if kind in (CODED, CODED_WITH_PARTS) and MIN_BITS <= detail <= MAX_BITS and rank == 2:
-        return Entry(name, shape, detail, CODE, _unpack_extras(cursor, data, name, shape) if kind == CODED_WITH_PARTS else None)
+    if kind in (CODED, CODED_WITH_PARTS, CODED_ON_GRID) and MIN_BITS <= detail <= MAX_BITS and rank == 2:
+        readers = {CODED_WITH_PARTS: _unpack_extras, CODED_ON_GRID: _unpack_grid}
+        extras = readers[kind](cursor, data, name, shape) if kind in readers else None
+        return Entry(name, shape, detail, STEP if extras and extras.trellis else CODE, extras)
     if kind == PLAIN and detail < len(RAW_DTYPES):
         return Entry(name, shape, 0, RAW_DTYPES[detail])
     raise damaged(f"tensor {name} has kind {kind}, detail {detail} and {rank} dimensions, which format 1 does not define")

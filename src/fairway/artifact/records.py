@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from fairway.artifact.scale_grid import MAX_STEPS, exponents_of
 from fairway.base.errors import ArtifactError
+from fairway.quant.trellis_states import GENERATORS, path_parities
 
 RAW_DTYPES = tuple(np.dtype(name) for name in ("<f2", "<f4", "<f8", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2"))
 """Element types of plain arrays; the position is the number stored in the manifest and never changes."""
 
 MIN_BITS, MAX_BITS = 2, 8
+LARGEST_TRELLIS_CODE = 8191
+"""Bound of the codes of a path, which no width limits."""
 INFINITE = 0x7C00
 """Bits of the float16 infinity; positive finite numbers lie below."""
 
@@ -64,14 +68,20 @@ class Repair:
 
 @dataclass(frozen=True, eq=False)
 class CodedTensor:
-    """A matrix as integer codes with one step size per row: ``weight[i, j] = codes[i, j] * scales[i]``.
+    """A matrix as integer codes with one step size per row: ``gain * codes[i, j] * scales[i]``.
 
     Attributes:
-        codes: int8 [rows, columns], each in [-c, c] with ``c = 2**(bits - 1) - 1``.
+        codes: int8 [rows, columns], each in [-c, c] with ``c = 2**(bits - 1) - 1``; with a trellis int16 in [-8191, 8191],
+            each column a path from state 0.
         scales: float16 [rows], finite and positive.
-        bits: Width of the codes, 2 to 8.
-        protected: Columns with another width and other scales.
+        bits: Width of the codes, 2 to 8; with a trellis the nominal one, which limits nothing.
+        protected: Columns with another width and other scales; none with a trellis.
         repair: What is added.
+        trellis: States of the trellis; 0 for codes that are free.
+        gain: Factor of all products, a positive float16 number.
+        scale_grid: Points per octave of the grid that the scales lie on, at most 256; 0 for free scales.
+        column_scales: float16 [columns], finite and positive: one more factor in each column, on the grid of the row scales;
+            None for 1 everywhere, and with protected columns.
 
     Raises:
         ArtifactError: a type, shape, code or scale outside these limits.
@@ -82,21 +92,51 @@ class CodedTensor:
     bits: int
     protected: Protected | None = None
     repair: Repair | None = None
+    trellis: int = 0
+    gain: float = 1.0
+    scale_grid: int = 0
+    column_scales: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.codes.dtype != np.int8 or self.codes.ndim != 2:
-            raise ArtifactError(f"codes are {self.codes.dtype} of shape {self.codes.shape}; give int8 [rows, columns]")
+        kind = np.int16 if self.trellis else np.int8
+        if self.codes.dtype != kind or self.codes.ndim != 2:
+            raise ArtifactError(
+                f"codes are {self.codes.dtype} of shape {self.codes.shape}; give {kind.__name__} [rows, columns]"
+            )
         if self.scales.dtype != np.float16 or self.scales.shape != self.codes.shape[:1]:
             raise ArtifactError(f"scales are {self.scales.dtype} of shape {self.scales.shape}; give float16 [rows]")
         if not MIN_BITS <= self.bits <= MAX_BITS:
             raise ArtifactError(f"bits={self.bits} is outside {MIN_BITS}..{MAX_BITS}; codes are stored as int8")
         check_scales(self.scales)
-        if self.protected is None:
+        self._check_grid()
+        if self.trellis:
+            _check_paths(self.codes, self.trellis)
+        elif self.protected is None:
             check_codes(self.codes, self.bits)
         else:
             _check_protected(self.protected, self.codes, self.bits)
         if self.repair is not None:
             _check_repair(self.repair, self.codes.shape)
+
+    def _check_grid(self) -> None:
+        if self.trellis and (self.trellis not in GENERATORS or self.protected is not None):
+            raise ArtifactError(
+                f"a trellis of {self.trellis} states, {'with' if self.protected else 'without'} protected columns, is none of "
+                f"{', '.join(map(str, GENERATORS))} without them; quantize the tensor another way"
+            )
+        if not 0 <= self.scale_grid <= MAX_STEPS:
+            raise ArtifactError(f"scale_grid={self.scale_grid} is outside 0..{MAX_STEPS} points per octave; use 8")
+        if self.column_scales is not None:
+            _check_runs("column scales", self.column_scales)
+            if self.column_scales.shape != self.codes.shape[1:] or self.protected is not None or not self.column_scales.size:
+                raise ArtifactError(
+                    f"{self.column_scales.size} column scales do not fit {self.codes.shape[1]} columns "
+                    f"{'with' if self.protected else 'without'} protected ones; give one per column, and protect none"
+                )
+        for scales in (self.scales, self.column_scales):
+            if self.scale_grid and scales is not None:
+                exponents_of(scales, self.scale_grid)
+        gain_bits(self.gain)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -161,6 +201,19 @@ class Artifact:
         for name in self.tensors:
             if name not in expected:
                 raise ArtifactError(f"the artifact has a tensor {name} that the model lacks; use the recipe it was packed from")
+
+
+def gain_bits(gain: float) -> int:
+    """The bits of a gain as a float16.
+
+    Raises:
+        ArtifactError: it is no positive finite float16 number.
+    """
+    with np.errstate(over="ignore"):
+        rounded = np.float16(gain)
+    if not 0 < gain < math.inf or float(rounded) != gain:
+        raise ArtifactError(f"gain={gain} is no positive finite float16 number; round it to float16 before it is used")
+    return int(rounded.view(np.uint16))
 
 
 def protected_mask(starts: Sequence[int], size: int, columns: int) -> np.ndarray:
@@ -254,6 +307,13 @@ def check_codes(codes: np.ndarray, bits: int) -> None:
     if codes.size and not (-limit <= int(codes.min()) and int(codes.max()) <= limit):
         worst = int(codes.min()) if -int(codes.min()) > int(codes.max()) else int(codes.max())
         raise ArtifactError(f"code {worst} is outside [-{limit}, {limit}] of {bits} bits; clamp the codes or store more bits")
+
+
+def _check_paths(codes: np.ndarray, states: int) -> None:
+    if codes.size and int(np.abs(codes.astype(np.int32)).max()) > LARGEST_TRELLIS_CODE:
+        raise ArtifactError(f"a trellis code is outside [-{LARGEST_TRELLIS_CODE}, {LARGEST_TRELLIS_CODE}]; use a larger step")
+    if path_parities(codes, states) is None:
+        raise ArtifactError(f"a column of codes is no path of the trellis of {states} states; quantize the tensor again")
 
 
 def check_scales(scales: np.ndarray) -> None:

@@ -26,9 +26,13 @@ class Plane(IntEnum):
     """Right factor of a repair."""
     RIGHT_SCALES = 8
     """Its scales."""
+    COLUMN_SCALES = 9
+    """Scales of the columns."""
 
 
 REPAIR_PLANES = (Plane.LEFT_CODES, Plane.LEFT_SCALES, Plane.RIGHT_CODES, Plane.RIGHT_SCALES)
+SCALE_PLANES = (Plane.SCALES, Plane.COLUMN_SCALES)
+"""Scales that may lie on a logarithmic grid."""
 GRID_PLANES = (Plane.CODES, Plane.PROTECTED_CODES)
 """Codes of a matrix, which share tables between tensors of one width."""
 INTEGER_PLANES = (Plane.PROTECTED_STEPS, Plane.LEFT_CODES, Plane.RIGHT_CODES)
@@ -52,6 +56,18 @@ class Coder(IntEnum):
     """float16 by ANS: the high bits of the order-preserving integer under a table, the low bits uniformly."""
     STATIC_INTEGERS = 6
     """Integers of 8 or 16 bits by ANS under one table."""
+    MIXED_TABLES = 7
+    """As the tables, with such among them that follow from a formula."""
+    LEVEL_CODES = 8
+    """Codes of one tensor by ANS; the level of the row and that of the column, added up, name the table of each."""
+    LOCKSTEP_CODES = 9
+    """Codes of tensors of one height by ANS, row by row; rows already read name the table of each code."""
+    GRID_SCALES = 10
+    """float16 powers of two on a grid, by ANS of their exponents."""
+
+
+TABLE_CODERS = (Coder.TABLES, Coder.MIXED_TABLES)
+CODE_CODERS = (Coder.STATIC_CODES, Coder.LEVEL_CODES, Coder.LOCKSTEP_CODES)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import tyro
 
 from fairway.base.errors import DataError
 from fairway.base.runs import RunFolder, artifact_and_folder
+from fairway.base.values import with_fields
 from fairway.cli.parse import Switch, emit, named_recipe, parse, table
 from fairway.config import MachineConfig, Recipe, ScoreConfig
 
@@ -74,6 +75,9 @@ class PackArguments:
     """Run folder with weights.safetensors."""
     data: Path | None = None
     """Training data for the calibration; by default the folder that the run was trained on."""
+    target_bytes: int | None = None
+    """Bytes of the artifact to fill, to within 0.1 % from below. The code counts against the cap too: leave room for it. By
+    default the recipe's quant.target_bytes."""
     json: Switch = False
     """Print one JSON document instead of a table."""
 
@@ -87,12 +91,15 @@ def pack(argv: Sequence[str]) -> int:
     from fairway.walk import open_recipe, open_walk
 
     folder = RunFolder(arguments.run)
-    recipe = open_recipe(folder)
+    recipe = packing = open_recipe(folder)
+    if arguments.target_bytes is not None:
+        packing = with_fields(recipe, {"quant.target_bytes": arguments.target_bytes})
     with open_walk(recipe, data=folder.data_folder(arguments.data), out=folder.root, resume=True) as walk:
-        pack_stage(walk)
+        # What the run was made with stays in its folder; the artifact's header says how it was packed.
+        pack_stage(replace(walk, recipe=packing))
         if walk.ranks.leads:
             refresh_report(folder.root)
-            budget = pipeline.byte_budget(folder, recipe)
+            budget = pipeline.byte_budget(folder, packing)
             document = {
                 "artifact_bytes": budget.artifact_bytes,
                 "code_bytes": budget.code_bytes,

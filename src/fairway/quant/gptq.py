@@ -4,22 +4,23 @@ For a matrix ``W`` (rows are outputs) whose inputs have second moments ``H``, qu
 ``tr(E H E^T)`` small, the squared change of the outputs, where ``E = W - codes * scales``. With the columns in the order
 of falling ``H_jj``, ``U`` the upper Cholesky factor of ``H^-1 = U^T U``, and ``w_j`` the current column j:
 
-    q_j = clamp(round_half_even(w_j / s), -c, c)
-    e_j = (w_j - q_j s) / U_jj
+    q_j = quantize(w_j)                       codes, and the values v_j that they stand for
+    e_j = (w_j - v_j) / U_jj
     w_m <- w_m - e_j U_jm       for all m > j
 
-Rows do not depend on each other. Then ``E = Err U`` with the columns ``e_j`` of ``Err``, and ``tr(E H E^T) = |Err|^2``.
+Then ``E = Err U`` with the columns ``e_j`` of ``Err``, and ``tr(E H E^T) = |Err|^2``, whatever ``quantize`` does: rounding to a
+grid (`fairway.quant.columns.RoundedColumns`), where rows do not depend on each other, or a path of a trellis down the rows.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float16, Int, Int8
+from jaxtyping import Bool, Float, Float16, Int, Int8, Int16
 from torch import Tensor
 
 from fairway.base.errors import RecipeError
 from fairway.base.log import logger
-from fairway.quant.grid import max_code
+from fairway.quant.columns import ColumnQuantizer, RoundedColumns
 from fairway.quant.types import ProtectedColumns
 
 BLOCK = 128
@@ -86,6 +87,40 @@ def factorize(hessian: Float[Tensor, "columns columns"], damping: float) -> Fact
     raise RecipeError(f"the Hessian is not positive definite with damping {share:g}; calibrate with more batches")
 
 
+def quantize_columns(
+    weight: Float[Tensor, "rows columns"], factor: Factor, quantizer: ColumnQuantizer, block: int = BLOCK
+) -> Int8[Tensor, "rows columns"] | Int16[Tensor, "rows columns"]:
+    """Codes of ``weight`` that keep ``tr(E H E^T)`` small; see the top of this file.
+
+    The weights of dead inputs are dropped, as published, even where they are large: an input that the calibration never saw
+    cannot contribute later either. Blocks change the order of float32 sums and nothing else.
+
+    Args:
+        weight: Original matrix, columns in their own order.
+        factor: From `factorize`.
+        quantizer: Codes of one column.
+        block: Columns per block.
+
+    Source: arXiv 2210.17323; order, damping and dead inputs as in PR #1394.
+    """
+    upper, order = factor.upper, factor.order.tolist()
+    # Transposed, so that a column of the matrix is contiguous memory.
+    work = weight.float().masked_fill(factor.dead, 0.0)[:, factor.order].T.contiguous()
+    codes = torch.empty(work.shape, dtype=quantizer.dtype)
+    columns = len(work)
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
+        errors = torch.empty(stop - start, work.shape[1])
+        for j in range(start, stop):
+            codes[j], values = quantizer.quantize(work[j], order[j])
+            errors[j - start] = (work[j] - values) / upper[j, j]
+            work[j + 1 : stop].addr_(upper[j, j + 1 : stop], errors[j - start], alpha=-1)
+        work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+    restored = torch.empty(weight.shape, dtype=quantizer.dtype)
+    restored[:, factor.order] = codes.T
+    return restored
+
+
 def gptq(
     weight: Float[Tensor, "rows columns"],
     scales: Float16[Tensor, "rows"],
@@ -94,10 +129,7 @@ def gptq(
     block: int = BLOCK,
     protected: ProtectedColumns | None = None,
 ) -> Int8[Tensor, "rows columns"]:
-    """Codes of ``weight`` that keep ``tr(E H E^T)`` small; see the top of this file.
-
-    The weights of dead inputs are dropped and get code 0, as published, even where they are large: an input that the
-    calibration never saw cannot contribute later either. Blocks change the order of float32 sums and nothing else.
+    """`quantize_columns` with plain rounding; the codes of dead inputs are 0.
 
     Args:
         weight: Original matrix, columns in their own order.
@@ -105,39 +137,32 @@ def gptq(
         factor: From `factorize`.
         bits: Width of a code.
         block: Columns per block.
-        protected: Columns that take their own bits and scales, in the codes and in the errors that they pass on.
-
-    Source: arXiv 2210.17323; order, damping and dead inputs as in PR #1394; protected columns: PR #1908.
+        protected: Columns that take their own bits and scales, in the codes and in the errors that they pass on. PR #1908.
     """
-    upper = factor.upper
-    grids, finer = _grids(scales.float(), bits, protected, weight.shape[1])
-    finer = finer[factor.order].tolist()
-    # Transposed, so that a column of the matrix is contiguous memory.
-    work = weight.float().masked_fill(factor.dead, 0.0)[:, factor.order].T.contiguous()
-    codes = torch.empty_like(work)
-    columns = len(work)
-    for start in range(0, columns, block):
-        stop = min(start + block, columns)
-        errors = torch.empty(stop - start, work.shape[1])
-        for j in range(start, stop):
-            steps, limit = grids[finer[j]]
-            codes[j] = (work[j] / steps).round_().clamp_(-limit, limit)
-            errors[j - start] = (work[j] - codes[j] * steps) / upper[j, j]
-            work[j + 1 : stop].addr_(upper[j, j + 1 : stop], errors[j - start], alpha=-1)
-        work[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
-    restored = torch.empty(weight.shape, dtype=torch.int8)
-    restored[:, factor.order] = codes.T.to(torch.int8)
-    return restored
+    return quantize_columns(weight, factor, RoundedColumns(scales, bits, weight.shape[1], protected), block)
 
 
-def _grids(
-    steps: Tensor, bits: int, protected: ProtectedColumns | None, columns: int
-) -> tuple[list[tuple[Tensor, int]], Tensor]:
-    """Steps and largest code of ordinary and of protected columns, and which column is which."""
-    grids = [(steps, max_code(bits))]
-    if protected is None:
-        return grids, torch.zeros(columns, dtype=torch.bool)
-    return [*grids, (protected.scales.to(steps.dtype), max_code(protected.bits))], protected.mask(columns)
+def quantize_columns_plain(
+    weight: Float[Tensor, "rows columns"],
+    hessian: Float[Tensor, "columns columns"],
+    damping: float,
+    quantizer: ColumnQuantizer,
+) -> Int8[Tensor, "rows columns"] | Int16[Tensor, "rows columns"]:
+    """The meaning of `quantize_columns`, in float64 and with the inverse Hessian itself instead of a factor.
+
+    After each column its input is eliminated from the inverse, ``G <- G - G[:, j] G[j, :] / G_jj``, and the columns that
+    remain move by the best response to its error, ``-(error / G_jj) G[j, m]``.
+    """
+    matrix, dead = damped(hessian.double(), damping)
+    inverse = torch.linalg.inv(matrix)
+    work = weight.double().masked_fill(dead, 0.0)
+    codes = torch.zeros(weight.shape, dtype=quantizer.dtype)
+    for j in torch.argsort(matrix.diagonal(), descending=True, stable=True).tolist():
+        codes[:, j], values = quantizer.quantize(work[:, j], j)
+        error = (work[:, j] - values) / inverse[j, j]
+        work -= torch.outer(error, inverse[j])
+        inverse -= torch.outer(inverse[:, j], inverse[j]) / inverse[j, j]
+    return codes
 
 
 def gptq_plain(
@@ -148,21 +173,5 @@ def gptq_plain(
     damping: float,
     protected: ProtectedColumns | None = None,
 ) -> Int8[Tensor, "rows columns"]:
-    """The meaning of `gptq`, in float64 and with the inverse Hessian itself instead of a factor.
-
-    After each column its input is eliminated from the inverse, ``G <- G - G[:, j] G[j, :] / G_jj``, and the columns that
-    remain move by the best response to its error, ``-(error / G_jj) G[j, m]``.
-    """
-    grids, finer = _grids(scales.double(), bits, protected, weight.shape[1])
-    matrix, dead = damped(hessian.double(), damping)
-    inverse = torch.linalg.inv(matrix)
-    work = weight.double().masked_fill(dead, 0.0)
-    codes = torch.zeros(weight.shape, dtype=torch.int8)
-    for j in torch.argsort(matrix.diagonal(), descending=True, stable=True).tolist():
-        steps, limit = grids[int(finer[j])]
-        code = (work[:, j] / steps).round().clamp(-limit, limit)
-        codes[:, j] = code.to(torch.int8)
-        error = (work[:, j] - code * steps) / inverse[j, j]
-        work -= torch.outer(error, inverse[j])
-        inverse -= torch.outer(inverse[:, j], inverse[j]) / inverse[j, j]
-    return codes
+    """The meaning of `gptq`."""
+    return quantize_columns_plain(weight, hessian, damping, RoundedColumns(scales, bits, weight.shape[1], protected))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fairway.base.errors import DataError
 from fairway.model.gpt import GPT
 from fairway.model.linear import Linear
+from fairway.quant.sensitivity import Sensitivities
 
 
 class Hessians(dict[str, Tensor]):
@@ -17,11 +18,24 @@ class Hessians(dict[str, Tensor]):
     Args:
         moments: The sums per batch.
         positions: Parameter name -> rows ``x`` behind its sum per batch: positions times visits of its layer.
+        sensitivities: How much the loss depends on the outputs, where that was measured.
     """
 
-    def __init__(self, moments: Mapping[str, Tensor], positions: Mapping[str, float]) -> None:
+    def __init__(
+        self, moments: Mapping[str, Tensor], positions: Mapping[str, float], sensitivities: Sensitivities | None = None
+    ) -> None:
         super().__init__(moments)
         self.positions = dict(positions)
+        self.sensitivities = sensitivities
+
+    @property
+    def tokens(self) -> float:
+        """Positions of the text per batch."""
+        return self.positions["embedding.weight"]
+
+    def sensitivity(self, name: str) -> Float[Tensor, "outputs"] | None:
+        """Mean squared gradient of the loss by each output of a matrix; None where no gradient was measured."""
+        return self.sensitivities and self.sensitivities.of(name, self[name], self.positions[name])
 
     def activation_rms(self, name: str) -> Float[Tensor, "columns"]:
         """Root mean square of every input: ``a_j = sqrt(sum of x_j^2 / rows) = sqrt(H_jj / positions)``. PR #2140."""

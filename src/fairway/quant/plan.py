@@ -24,6 +24,9 @@ class Plan:
     """Matrices that get a low-rank correction."""
     damping: float
     """Share of the mean Hessian diagonal added to the diagonal."""
+    shared: bool
+    """Whether the steps of the matrices stand to each other as is best for the loss, so that one factor on all of them fits a
+    size; otherwise each has the steps of its scheme."""
 
 
 def make_plan(names: Iterable[str], config: QuantConfig) -> Plan:
@@ -50,6 +53,7 @@ def make_plan(names: Iterable[str], config: QuantConfig) -> Plan:
         roles=parameter_roles(classes, what="quantization scheme"),
         schemes={name: by_class.get(storage) for name, storage in classes.items()},
         damping=config.damping,
+        shared=config.target_bytes > 0,
         gates=gates,
         protection=config.protection,
         repair=config.repair,

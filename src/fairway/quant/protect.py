@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fairway.base.errors import RecipeError
 from fairway.config import ProtectionConfig, SchemeConfig
-from fairway.quant.clip import sdclip
 from fairway.quant.hessian import Hessians
 from fairway.quant.plan import Plan
+from fairway.quant.steps import row_scales
 from fairway.quant.types import ProtectedColumns
 
 
@@ -74,8 +74,9 @@ def protect(
     scheme: SchemeConfig,
     config: ProtectionConfig,
     starts: tuple[int, ...],
+    factor: float = 1.0,
 ) -> ProtectedColumns:
-    """Grid of protected columns: the clip rule of ``scheme`` over all columns of each row, with the bits of ``config``.
+    """Grid of protected columns: the steps of ``scheme`` over all columns of each row, with the bits of ``config``.
 
     Args:
         weight: The original matrix.
@@ -83,5 +84,7 @@ def protect(
         scheme: Scheme of the matrix.
         config: Width of the groups and of their codes.
         starts: First column of each group, rising.
+        factor: On all steps.
     """
-    return ProtectedColumns(starts, config.columns, config.bits, sdclip(weight, diagonal, replace(scheme, bits=config.bits)))
+    scales = row_scales(weight, diagonal, replace(scheme, bits=config.bits), factor)
+    return ProtectedColumns(starts, config.columns, config.bits, scales)

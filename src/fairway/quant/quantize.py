@@ -11,21 +11,30 @@ from torch import Tensor
 from fairway.base.errors import RecipeError
 from fairway.base.log import logger
 from fairway.config import SchemeConfig
-from fairway.quant.clip import row_maximum, sdclip
-from fairway.quant.gptq import factorize, gptq
+from fairway.quant.clip import row_maximum
+from fairway.quant.gptq import factorize
 from fairway.quant.grid import round_to_codes
+from fairway.quant.hessian import Hessians
+from fairway.quant.matrix import Calibrated, quantize_matrix, step_share
 from fairway.quant.plan import Plan
 from fairway.quant.protect import choose_protected, protect
 from fairway.quant.repair import repair_published, repair_weighted
-from fairway.quant.report import control_report, tensor_report
-from fairway.quant.types import ProtectedColumns, QuantizedState, QuantizedTensor, TensorReport
+from fairway.quant.report import FLOAT_BITS, control_report, repair_bits, tensor_report
+from fairway.quant.types import QuantizedState, QuantizedTensor, TensorReport
+from fairway.quant.worth import is_worth, price_of_a_bit, weighted_error
 
 GATE_BITS = 8
 
 Stored = tuple[QuantizedTensor | Tensor, TensorReport]
 
 
-def quantize_state(state: Mapping[str, Tensor], plan: Plan, hessians: Mapping[str, Tensor] | None = None) -> QuantizedState:
+def quantize_state(
+    state: Mapping[str, Tensor],
+    plan: Plan,
+    hessians: Mapping[str, Tensor] | None = None,
+    *,
+    factor: float = 1.0,
+) -> QuantizedState:
     """Turn every tensor of a network into codes or float16, as ``plan`` says.
 
     The arithmetic is float32 on the CPU, several tensors at a time. The scales come from the original weights, not from
@@ -35,46 +44,132 @@ def quantize_state(state: Mapping[str, Tensor], plan: Plan, hessians: Mapping[st
         state: Weights by parameter name, of any float type and device; those of the plan and no others.
         plan: From `make_plan`.
         hessians: From `collect_hessians`; needed for schemes with GPTQ, and used for the report where present.
+        factor: On the steps of all matrices.
 
     Raises:
         RecipeError: a weight is not finite or too large for float16, a Hessian is missing or has the wrong size, the names
             of ``state`` are not those of the plan, or fewer columns or matrices can be protected or repaired than asked for.
     """
-    if state.keys() != plan.schemes.keys():
-        odd = sorted(state.keys() ^ plan.schemes.keys())
-        raise RecipeError(f"the weights do not match the quantization plan at {odd[0]}; make the plan from these weights")
+    return Quantizer(state, plan, hessians).quantize(factor)
 
-    protected = choose_protected(state, plan, hessians)
 
-    def store(name: str) -> Stored:
-        weight = _weight(state, name)
-        scheme = plan.schemes[name]
-        if name in plan.gates:
+class Quantizer:
+    """Quantizes one network, as often as a size has to be found; the Hessians are factorised once."""
+
+    def __init__(self, state: Mapping[str, Tensor], plan: Plan, hessians: Mapping[str, Tensor] | None = None) -> None:
+        """Read the weights and factorise the Hessians; arguments and errors are those of `quantize_state`."""
+        if state.keys() != plan.schemes.keys():
+            odd = sorted(state.keys() ^ plan.schemes.keys())
+            raise RecipeError(f"the weights do not match the quantization plan at {odd[0]}; make the plan from these weights")
+        self.plan = plan
+        self.protected = choose_protected(state, plan, hessians)
+        self.weights = {name: _weight(state, name) for name in plan.schemes}
+        matrices = {name: scheme for name, scheme in plan.schemes.items() if scheme is not None}
+        with _one_tensor_per_thread() as pool:
+            found = pool.map(lambda name: self._calibrated(name, matrices[name], hessians), matrices)
+            self.known = dict(zip(matrices, found, strict=True))
+        self.shares = self._shares(matrices) if plan.shared else dict.fromkeys(matrices, 1.0)
+
+    def quantize(self, factor: float = 1.0) -> QuantizedState:
+        """All tensors, with ``factor`` on the steps of the matrices."""
+        plan = self.plan
+        early = self.protected if plan.protection.keep == "always" else {}
+        with _one_tensor_per_thread() as pool:
+            made = pool.map(lambda name: self._store(name, factor, early.get(name)), plan.schemes)
+            stored = dict(zip(plan.schemes, made, strict=True))
+            price = price_of_a_bit(report for _, report in stored.values())
+            if not early:
+                better = pool.map(lambda name: self._protected_if_worth(name, factor, stored[name], price), self.protected)
+                stored |= dict(zip(self.protected, better, strict=True))
+            chosen = self._worst({name: report for name, (_, report) in stored.items()})
+            stored |= dict(zip(chosen, pool.map(lambda name: self._repaired(name, stored[name], price), chosen), strict=True))
+        return QuantizedState(
+            tensors={name: item for name, (item, _) in stored.items() if isinstance(item, QuantizedTensor)},
+            controls={name: item for name, (item, _) in stored.items() if isinstance(item, Tensor)},
+            reports=tuple(report for _, report in stored.values()),
+        )
+
+    def _calibrated(self, name: str, scheme: SchemeConfig, hessians: Mapping[str, Tensor] | None) -> Calibrated | None:
+        weight = self.weights[name]
+        hessian = _hessian_of(name, weight, scheme, hessians)
+        if hessian is None:
+            return None
+        measured = isinstance(hessians, Hessians)
+        sensitivity = hessians.sensitivity(name) if measured else None
+        factor = factorize(hessian, self.plan.damping) if scheme.method == "gptq" else None
+        return Calibrated(hessian, factor, sensitivity, hessians.tokens if measured else 1.0)
+
+    def _shares(self, matrices: Mapping[str, SchemeConfig]) -> dict[str, float]:
+        """Factors on the steps of the matrices, for the least error at any size; their geometric mean over weights is 1."""
+        known = {name: self.known[name] for name in matrices}
+        assert all(known.values()), "a plan that shares bytes has Hessians for all matrices"
+        logs = {name: step_share(self.weights[name], matrices[name], item).log2() for name, item in known.items() if item}
+        counts = {name: self.weights[name].numel() for name in logs}
+        mean = sum(logs[name] * counts[name] for name in logs) / sum(counts.values())
+        return {name: float(torch.exp2(log - mean)) for name, log in logs.items()}
+
+    def _store(self, name: str, factor: float, starts: tuple[int, ...] | None) -> Stored:
+        weight, scheme = self.weights[name], self.plan.schemes[name]
+        if name in self.plan.gates:
             return _store_gate(name, weight)
         if scheme is None:
             control = _to_float16(name, weight)
             return control, control_report(name, weight, control)
-        hessian = _hessian_of(name, weight, scheme, hessians)
-        diagonal = None if hessian is None else hessian.diagonal()
-        scales = sdclip(weight, diagonal, scheme)
-        starts = protected.get(name)
-        finer = protect(weight, diagonal, scheme, plan.protection, starts) if starts else None
-        codes, damping = _codes(weight, scales, scheme, hessian, plan.damping, finer)
-        tensor = QuantizedTensor(codes, scales, scheme.bits, finer)
-        return tensor, tensor_report(name, scheme.method, weight, tensor, hessian, damping)
+        known = self.known[name]
+        finer = None
+        if starts:
+            diagonal = None if known is None else known.hessian.diagonal()
+            finer = protect(weight, diagonal, scheme, self.plan.protection, starts, factor * self.shares[name])
+        tensor = quantize_matrix(weight, scheme, known, factor * self.shares[name], finer)
+        return tensor, tensor_report(name, scheme.method, weight, tensor, known)
 
-    def mend(name: str) -> Stored:
-        return _repaired(_weight(state, name), stored[name], plan, (hessians or {})[name])
+    def _protected_if_worth(self, name: str, factor: float, stored: Stored, price: float) -> Stored:
+        tensor, report = self._store(name, factor, self.protected[name])
+        _, before = stored
+        more = ((report.entropy_bits or 0.0) - (before.entropy_bits or 0.0)) * self.weights[name].numel()
+        if is_worth(before, report, more + FLOAT_BITS * len(self.weights[name]), price):
+            return tensor, report
+        logger.info(f"quant protection {name}: left out, its bytes lower the error more as finer steps")
+        return stored
 
-    with _one_tensor_per_thread() as pool:
-        stored = dict(zip(plan.schemes, pool.map(store, plan.schemes), strict=True))
-        chosen = _worst({name: report for name, (_, report) in stored.items()}, plan)
-        stored |= dict(zip(chosen, pool.map(mend, chosen), strict=True))
-    return QuantizedState(
-        tensors={name: item for name, (item, _) in stored.items() if isinstance(item, QuantizedTensor)},
-        controls={name: item for name, (item, _) in stored.items() if isinstance(item, Tensor)},
-        reports=tuple(report for _, report in stored.values()),
-    )
+    def _worst(self, reports: Mapping[str, TensorReport]) -> list[str]:
+        """Names of the matrices that get a repair: the largest errors in the norm that the repair lowers, largest first.
+
+        Published: Frobenius norm of ``E``; Hessian form: the error of the outputs, by what it costs the loss where that was
+        measured. Matrices without an error are left alone.
+        """
+        repair = self.plan.repair
+        gptq_made = [report for report in reports.values() if report.method == "gptq"]
+        if len(gptq_made) < repair.tensors:
+            raise RecipeError(f"quant.repair.tensors={repair.tensors}, but GPTQ makes {len(gptq_made)} matrices; lower it")
+
+        def size(report: TensorReport) -> float:
+            if repair.weighting == "hessian":
+                return weighted_error(report)
+            return report.rms_error * (report.shape[0] * report.shape[1]) ** 0.5
+
+        ranked = sorted((report for report in gptq_made if size(report) > 0), key=size, reverse=True)
+        return [report.name for report in ranked[: repair.tensors]]
+
+    def _repaired(self, name: str, stored: Stored, price: float) -> Stored:
+        (tensor, report), weight, known, plan = stored, self.weights[name], self.known[name], self.plan
+        assert isinstance(tensor, QuantizedTensor), "only matrices are repaired"
+        assert known is not None, "only matrices of GPTQ are repaired"
+        error = weight - tensor.dequantize()
+        rank = min(plan.repair.rank, *weight.shape)
+        if plan.repair.weighting == "published":
+            repair = repair_published(error, rank)
+        else:
+            repair = repair_weighted(error, known.hessian, rank, plan.damping)
+        if repair is None:
+            logger.info(f"quant repair {name}: left out, it would not lower the error of the outputs")
+            return stored
+        mended = replace(tensor, repair=repair)
+        after = tensor_report(name, report.method, weight, mended, known)
+        if plan.repair.keep == "worth" and not is_worth(report, after, repair_bits(repair), price):
+            logger.info(f"quant repair {name}: left out, its bytes lower the error more as finer steps")
+            return stored
+        return mended, after
 
 
 def _weight(state: Mapping[str, Tensor], name: str) -> Tensor:
@@ -87,41 +182,7 @@ def _weight(state: Mapping[str, Tensor], name: str) -> Tensor:
 def _store_gate(name: str, weight: Tensor) -> Stored:
     scales = row_maximum(weight, GATE_BITS)
     tensor = QuantizedTensor(round_to_codes(weight, scales, GATE_BITS), scales, GATE_BITS)
-    return tensor, tensor_report(name, "maximum", weight, tensor, None, None)
-
-
-def _worst(reports: Mapping[str, TensorReport], plan: Plan) -> list[str]:
-    """Names of the matrices that get a repair: the largest errors in the norm that the repair lowers, largest first.
-
-    Published: Frobenius norm of ``E``; Hessian form: ``tr(E H E^T)``. Matrices without an error are left alone.
-    """
-    gptq_made = [report for report in reports.values() if report.method == "gptq"]
-    if len(gptq_made) < plan.repair.tensors:
-        raise RecipeError(f"quant.repair.tensors={plan.repair.tensors}, but GPTQ makes {len(gptq_made)} matrices; lower it")
-
-    def size(report: TensorReport) -> float:
-        if plan.repair.weighting == "hessian":
-            return report.hessian_error or 0.0
-        return report.rms_error * (report.shape[0] * report.shape[1]) ** 0.5
-
-    ranked = sorted((report for report in gptq_made if size(report) > 0), key=size, reverse=True)
-    return [report.name for report in ranked[: plan.repair.tensors]]
-
-
-def _repaired(weight: Tensor, stored: Stored, plan: Plan, hessian: Tensor) -> Stored:
-    tensor, report = stored
-    assert isinstance(tensor, QuantizedTensor), "only matrices are repaired"
-    error, hessian = weight - tensor.dequantize(), hessian.to("cpu", torch.float32)
-    rank = min(plan.repair.rank, *weight.shape)
-    if plan.repair.weighting == "published":
-        repair = repair_published(error, rank)
-    else:
-        repair = repair_weighted(error, hessian, rank, plan.damping)
-    if repair is None:
-        logger.info(f"quant repair {report.name}: left out, it would not lower the error of the outputs")
-        return stored
-    mended = replace(tensor, repair=repair)
-    return mended, tensor_report(report.name, report.method, weight, mended, hessian, report.damping)
+    return tensor, tensor_report(name, "maximum", weight, tensor)
 
 
 @contextlib.contextmanager
@@ -152,22 +213,6 @@ def dequantize(quantized: QuantizedState, *, embedding_bfloat16: bool = False) -
     if embedding_bfloat16:
         state["embedding.weight"] = state["embedding.weight"].bfloat16().float()
     return state | {name: control.float() for name, control in quantized.controls.items()}
-
-
-def _codes(
-    weight: Tensor,
-    scales: Tensor,
-    scheme: SchemeConfig,
-    hessian: Tensor | None,
-    damping: float,
-    protected: ProtectedColumns | None,
-) -> tuple[Tensor, float | None]:
-    """Codes, and the damping where GPTQ made them."""
-    if scheme.method == "round":
-        return round_to_codes(weight, scales, scheme.bits), None
-    assert hessian is not None, "GPTQ needs a Hessian"
-    factor = factorize(hessian, damping)
-    return gptq(weight, scales, factor, scheme.bits, protected=protected), factor.damping
 
 
 def _hessian_of(name: str, weight: Tensor, scheme: SchemeConfig, hessians: Mapping[str, Tensor] | None) -> Tensor | None:

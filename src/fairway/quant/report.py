@@ -1,18 +1,34 @@
 """What quantization did to a tensor: errors of the weights and of the outputs, and the entropy of the codes."""
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int8, Int16
 from torch import Tensor
 
-from fairway.quant.grid import max_code
-from fairway.quant.types import Method, QuantizedTensor, TensorReport
+from fairway.quant.grid import LARGEST_CODE, max_code
+from fairway.quant.matrix import Calibrated
+from fairway.quant.types import LowRank, Method, QuantizedTensor, TensorReport
+
+FLOAT_BITS = 16
+"""Bits of a scale or control."""
 
 
-def code_entropy(codes: Int8[Tensor, "rows columns"]) -> float:
+def code_entropy(codes: Int8[Tensor, "..."] | Int16[Tensor, "..."]) -> float:
     """Order-0 entropy in bits per code, ``-sum p log2 p`` over the shares ``p`` of the values that occur."""
-    counts = torch.bincount(codes.flatten().int() + 128, minlength=256).double()
-    shares = counts[counts > 0] / counts.sum()
+    counts = codes.flatten().unique(return_counts=True)[1].double()
+    shares = counts / counts.sum()
     return float(-(shares * shares.log2()).sum())
+
+
+def path_entropy(codes: Int16[Tensor, "rows columns"]) -> float:
+    """Entropy in bits per code of the paths of a trellis, whose states tell whether a code is even."""
+    odd = (codes & 1).bool()
+    return sum(code_entropy(part) * part.numel() for part in (codes[odd], codes[~odd]) if part.numel()) / codes.numel()
+
+
+def repair_bits(repair: LowRank) -> float:
+    """Bits of both factors of a repair by the entropy of their codes, and of their scales."""
+    factors = (repair.left, repair.right)
+    return sum(code_entropy(part.codes) * part.codes.numel() + FLOAT_BITS * len(part.scales) for part in factors)
 
 
 def hessian_error(error: Float[Tensor, "rows columns"], hessian: Float[Tensor, "columns columns"]) -> float:
@@ -45,7 +61,11 @@ def control_report(name: str, weight: Tensor, control: Tensor) -> TensorReport:
 
 
 def tensor_report(
-    name: str, method: Method, weight: Tensor, tensor: QuantizedTensor, hessian: Tensor | None, damping: float | None
+    name: str,
+    method: Method,
+    weight: Tensor,
+    tensor: QuantizedTensor,
+    known: Calibrated | None = None,
 ) -> TensorReport:
     """What became of a matrix.
 
@@ -54,8 +74,7 @@ def tensor_report(
         method: How its codes were found.
         weight: The original, float32.
         tensor: What is stored.
-        hessian: Second moments of its inputs, undamped, where they are known.
-        damping: Share of the mean diagonal that GPTQ added.
+        known: Its calibration, where there was one.
     """
     restored = tensor.dequantize()
     absolute, relative = _errors(weight, restored)
@@ -66,10 +85,24 @@ def tensor_report(
         bits=tensor.bits,
         rms_error=absolute,
         relative_error=relative,
-        hessian_error=None if hessian is None else hessian_error(weight - restored, hessian),
-        entropy_bits=sum(code_entropy(codes) * codes.numel() for codes, _ in tensor.grids()) / tensor.codes.numel(),
-        clipped=sum(int((codes.abs() == max_code(bits)).sum()) for codes, bits in tensor.grids()) / tensor.codes.numel(),
-        damping=damping,
+        hessian_error=None if known is None else hessian_error(weight - restored, known.hessian),
+        entropy_bits=_entropy(tensor),
+        clipped=_clipped(tensor),
+        damping=None if known is None or known.factor is None else known.factor.damping,
         protected=len(tensor.protected.starts) * tensor.protected.size if tensor.protected else 0,
         repair_rank=tensor.repair.rank if tensor.repair else 0,
+        trellis=tensor.trellis,
+        expected_loss=None if known is None else known.expected_loss(weight - restored),
     )
+
+
+def _entropy(tensor: QuantizedTensor) -> float:
+    if tensor.trellis:
+        return path_entropy(tensor.codes)
+    return sum(code_entropy(codes) * codes.numel() for codes, _ in tensor.grids()) / tensor.codes.numel()
+
+
+def _clipped(tensor: QuantizedTensor) -> float:
+    if tensor.trellis:
+        return int((tensor.codes.abs() == LARGEST_CODE).sum()) / tensor.codes.numel()
+    return sum(int((codes.abs() == max_code(bits)).sum()) for codes, bits in tensor.grids()) / tensor.codes.numel()

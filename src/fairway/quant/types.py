@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Float16, Float64, Int8
+from jaxtyping import Bool, Float, Float16, Float64, Int8, Int16
 from torch import Tensor
 
 from fairway.base.errors import ArtifactError
-from fairway.quant.grid import max_code
+from fairway.quant.grid import LARGEST_CODE, grid_scales, max_code
+from fairway.quant.trellis_states import GENERATORS, path_parities
 
 Method = Literal["gptq", "round", "maximum", "float16"]
 
@@ -113,41 +114,87 @@ def _check_scales(scales: Tensor, what: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedTensor:
-    """A matrix as ``codes * scales``, one scale per row; checked when it is built.
+    """A matrix as ``gain * row scale * column scale * code``; checked when it is built.
 
-    Protected columns have a wider grid and scales of their own; a repair is added to the result.
+    Protected columns have a wider grid and scales of their own; a repair is added to the result. With a trellis every column
+    of the codes is one path from state 0 at the first row.
 
     Raises:
-        ArtifactError: shapes or types do not fit, a code is off the grid, or a scale is not a positive finite number.
+        ArtifactError: shapes or types do not fit, a code is off the grid or the trellis, or a scale is not a positive finite
+            number of its grid.
     """
 
-    codes: Int8[Tensor, "rows columns"]
-    """Integers in ``[-c, c]`` with ``c = 2**(bits - 1) - 1``; those of protected columns have the ``c`` of their bits."""
+    codes: Int8[Tensor, "rows columns"] | Int16[Tensor, "rows columns"]
+    """Integers in ``[-c, c]`` with ``c = 2**(bits - 1) - 1``; those of protected columns have the ``c`` of their bits. With a
+    trellis int16 in ``[-8191, 8191]``."""
     scales: Float16[Tensor, "rows"]
     """Step of each row."""
     bits: int
-    """Width of the grid, 2 to 8; the container decides how many bits a code takes on disk."""
+    """Width of the grid, 2 to 8, not read with a trellis; the container decides how many bits a code takes on disk."""
     protected: ProtectedColumns | None = None
     """Columns with a finer grid."""
     repair: LowRank | None = None
     """Low-rank correction, added after dequantization."""
+    trellis: int = 0
+    """States of the trellis whose paths the columns are; 0 is the scalar grid."""
+    gain: float = 1.0
+    """One factor on all codes, a float16 number: the centroids of the cells instead of their mid-points."""
+    scale_grid: int = 0
+    """Steps per octave of the grid of all scales, each the float16 number nearest to ``2**(k / scale_grid)``; 0 leaves them
+    free."""
+    column_scales: Float16[Tensor, "columns"] | None = None
+    """Factor on the step in each column, on the same grid; None is 1 everywhere."""
 
     def __post_init__(self) -> None:
         codes, scales = self.codes, self.scales
-        if codes.dtype != torch.int8 or codes.ndim != 2 or codes.numel() == 0:
-            raise ArtifactError(f"codes are {codes.dtype} of shape {tuple(codes.shape)}; they must be a filled int8 matrix")
+        kind = torch.int16 if self.trellis else torch.int8
+        if codes.dtype != kind or codes.ndim != 2 or codes.numel() == 0:
+            wanted = f"a filled {str(kind).removeprefix('torch.')} matrix"
+            raise ArtifactError(f"codes are {codes.dtype} of shape {tuple(codes.shape)}; they must be {wanted}")
         if scales.dtype != torch.float16 or scales.shape != codes.shape[:1]:
             raise ArtifactError(
                 f"scales are {scales.dtype} of shape {tuple(scales.shape)}; they must be float16 of shape ({codes.shape[0]},)"
             )
         if not 2 <= self.bits <= 8:
             raise ArtifactError(f"codes of {self.bits} bits are outside 2..8")
-        _check_scales(scales, "row")
+        _check_scales(self.scales, "row")
+        self._check_parts()
+        self._check_fine_steps()
+        if self.trellis:
+            self._check_path()
+            return
         for part, bits in self.grids():
             low, high, limit = int(part.min()), int(part.max()), max_code(bits)
             if low < -limit or high > limit:
                 raise ArtifactError(f"codes lie in [{low}, {high}], outside [-{limit}, {limit}] of a grid of {bits} bits")
-        self._check_parts()
+
+    def _check_path(self) -> None:
+        if self.trellis not in GENERATORS:
+            raise ArtifactError(f"a trellis of {self.trellis} states is none of {', '.join(map(str, GENERATORS))}")
+        if self.protected is not None:
+            raise ArtifactError("protected columns and a trellis exclude each other")
+        if int(self.codes.abs().max()) > LARGEST_CODE:
+            raise ArtifactError(f"codes reach {int(self.codes.abs().max())}, beyond the {LARGEST_CODE} of a trellis")
+        if path_parities(self.codes.numpy(), self.trellis) is None:
+            raise ArtifactError(f"a column of codes is no path of the trellis of {self.trellis} states")
+
+    def _check_fine_steps(self) -> None:
+        gain = torch.tensor(self.gain, dtype=torch.float64)
+        if not (self.gain > 0 and bool(gain.isfinite()) and float(gain.half()) == self.gain):
+            raise ArtifactError(f"a gain of {self.gain} is not a positive finite float16 number")
+        if self.column_scales is not None:
+            _check_scales(self.column_scales, "column")
+            if self.column_scales.shape != self.codes.shape[1:]:
+                raise ArtifactError(f"{len(self.column_scales)} column scales do not fit {self.codes.shape[1]} columns")
+            if self.protected is not None:
+                raise ArtifactError("protected columns and column scales exclude each other")
+        for scales in (self.scales, self.column_scales):
+            if (
+                self.scale_grid
+                and scales is not None
+                and not torch.equal(grid_scales(scales.double(), self.scale_grid), scales)
+            ):
+                raise ArtifactError(f"a scale is not on the grid of {self.scale_grid} steps per octave")
 
     def _check_parts(self) -> None:
         rows, columns = self.codes.shape
@@ -169,12 +216,19 @@ class QuantizedTensor:
         parts = [(self.codes[:, ~mask], self.bits), (self.codes[:, mask], self.protected.bits)]
         return [(codes, bits) for codes, bits in parts if codes.numel()]
 
-    def dequantize(self) -> Float[Tensor, "rows columns"]:
-        """The matrix in float32: ``codes * scales`` row by row, exact; then the repair, in float64 and rounded once."""
-        restored = self.codes.float() * self.scales.float()[:, None]
+    def steps(self) -> Float64[Tensor, "rows columns"]:
+        """What a code of 1 stands for, ``gain * row scale * column scale``, exact in float64."""
+        steps = (self.gain * self.scales.double())[:, None].expand(self.codes.shape)
+        if self.column_scales is not None:
+            return steps * self.column_scales.double()
         if self.protected is not None:
-            mask = self.protected.mask(self.codes.shape[1])
-            restored[:, mask] = self.codes[:, mask].float() * self.protected.scales.float()[:, None]
+            finer = (self.gain * self.protected.scales.double())[:, None]
+            return torch.where(self.protected.mask(self.codes.shape[1]), finer, steps)
+        return steps
+
+    def dequantize(self) -> Float[Tensor, "rows columns"]:
+        """The matrix in float32: codes times `steps`, exact in float64 and rounded once; then the repair in the same way."""
+        restored = (self.codes * self.steps()).float()
         if self.repair is not None:
             restored = (restored.double() + self.repair.product()).float()
         return restored
@@ -208,6 +262,11 @@ class TensorReport:
     """Columns with a finer grid."""
     repair_rank: int = 0
     """Rank of the low-rank repair; 0 without one."""
+    trellis: int = 0
+    """States of the trellis; 0 for a scalar grid."""
+    expected_loss: float | None = None
+    """Rise of the loss in nats per token to second order, ``sum_i g_i (E H E^T)_ii / 2`` per token with the mean squared
+    gradient ``g_i`` of output i; None where no gradient was measured."""
 
 
 @dataclass(frozen=True, eq=False)
