@@ -50,7 +50,7 @@ State = dict[str, torch.Tensor]
 
 
 def trellis_config(published: QuantConfig) -> QuantConfig:
-    """The calibration of a recipe, with a trellis and steps by sensitivity in place of its schemes; the size is set by factors."""
+    """The calibration of a recipe, a trellis in place of its schemes, and steps by sensitivity; factors set the size."""
     kept = {name: getattr(published, name) for name in ("calibration_batches", "damping", "gates")}
     schemes = dict.fromkeys(("attention", "mlp", "embedding"), TRELLIS)
     return QuantConfig(**kept, **schemes, sensitivity_batches=SENSITIVITY_BATCHES, target_bytes=1)

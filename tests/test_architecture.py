@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "fairway"
 ORDER = [
     "base", "config", "recipes", "kernels", "data", "model", "optim", "train", "quant", "artifact", "score", "audit", "record",
-    "report", "doctor", "walk", "stages", "pipeline", "ablation", "cli", "__main__",
+    "report", "doctor", "walk", "stages", "bundle", "pipeline", "ablation", "cli", "__main__",
 ]  # fmt: skip
 LIGHT = ("base", "config", "recipes")
 FILES = sorted(SOURCE.rglob("*.py"))

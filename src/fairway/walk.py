@@ -70,8 +70,7 @@ def open_walk(recipe: Recipe, *, data: Path | None, out: Path, resume: bool, ove
         for subject, reason in machine.reasons.items():
             logger.info(f"{subject} {reason}")
         if ranks.leads:
-            write_json(folder.recipe, to_dict(recipe))
-            write_json(folder.environment, _environment(machine, dataset, ranks))
+            _describe(folder, recipe, machine, dataset, ranks)
         yield Walk(recipe, folder, dataset, machine, ranks, clock, stop)
 
 
@@ -111,6 +110,12 @@ def _embedded_data(recipe: Recipe, out: Path) -> Path:
     if not (folder / "manifest.json").exists():
         build_dataset(["python-stdlib"], folder, vocab_size=recipe.model.vocab_size, val_documents=EMBEDDED_VAL_DOCUMENTS)
     return folder
+
+
+def _describe(folder: RunFolder, recipe: Recipe, machine: Machine, dataset: Dataset, ranks: Ranks) -> None:
+    """Write what was asked and what it runs on."""
+    write_json(folder.recipe, to_dict(recipe))
+    write_json(folder.environment, _environment(machine, dataset, ranks))
 
 
 def _environment(machine: Machine, dataset: Dataset, ranks: Ranks) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pytest
 from fairway.artifact.bundle import run_files
 from fairway.base.errors import MachineError
 from fairway.kernels import native
-from fairway.kernels.native import COMPILERS, compiled, load_native, native_or_none, user_cache
-from fairway.score.hints_native import SOURCES
+from fairway.kernels.native import COMPILERS, compiled, load_native, native_or_none, native_source, user_cache
+from fairway.score.hints_native import LIBRARIES
 
 pytestmark = pytest.mark.skipif(
     not any(native.shutil.which(name) for name in COMPILERS), reason="no C compiler on this machine"
@@ -115,12 +115,15 @@ def test_the_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         user_cache()
 
 
-def test_the_sources_compile_without_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("counting", LIBRARIES)
+def test_the_sources_compile_without_warnings(counting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-Wall", "-Wextra", "-Werror"))
-    assert compiled(SOURCES, tmp_path).exists()
+    names, functions = LIBRARIES[counting]
+    library = ctypes.CDLL(str(compiled([native_source(name) for name in names], tmp_path)))
+    assert all(hasattr(library, name) for name in functions)
 
 
 def test_the_sources_travel_with_the_package() -> None:
     packed = run_files()
-    for source in SOURCES:
-        assert packed[f"fairway/kernels/{source.name}"] == source.read_bytes()
+    for name in {name for names, _ in LIBRARIES.values() for name in names}:
+        assert packed[f"fairway/kernels/{name}"] == native_source(name).read_bytes()

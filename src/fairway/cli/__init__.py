@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("compare:compare", "means, deviations and significance of runs, or of an ablation"),
     "record": ("record:record", "the folder of a record to hand in, from finished runs, or every reason why not"),
     "audit": ("audit:audit", "test whether a score is valid; names a witness where it is not"),
+    "bundle": ("bundle:bundle", "one self-contained train_gpt.py of a recipe, or the check of one"),
+    "unbundle": ("bundle:unbundle", "bring readable source back from a bundle"),
     "report": ("runs:report", "write report.html and the plots of a run"),
     "compress": ("coding:compress", "compress a file with an artifact"),
     "decompress": ("coding:decompress", "bring a compressed file back"),

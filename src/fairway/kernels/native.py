@@ -29,6 +29,11 @@ separately, as they are in Python."""
 _COMPILE_SECONDS = 300
 
 
+def native_source(name: str) -> Path:
+    """Path of one of the C files that lie beside this module."""
+    return Path(__file__).parent / name
+
+
 def load_native(sources: Sequence[Path], *, cache: Path | None = None) -> ctypes.CDLL:
     """The shared library of some C files, compiled now unless this user has it already.
 

@@ -5,7 +5,7 @@
  * table each for one, two and more tokens; WORD proposes the first token of a word from the four words before it, but asks
  * under the four words before the word that was just begun, as published.
  */
-#include "ngram_tables.h"
+#include "ngram_choose.h"
 
 enum { PROBES = 16, MOST_EXPERTS = 34, WITHIN_TABLES = 3, WORDS = 4 };
 

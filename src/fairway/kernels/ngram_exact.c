@@ -9,7 +9,7 @@
  */
 #include <string.h>
 
-#include "ngram_tables.h"
+#include "ngram_choose.h"
 
 enum { SPAN = 64, RING = 2 * SPAN, WORDS = 4, MOST_EXPERTS = 34 };
 
@@ -186,11 +186,4 @@ void ngram_grow_slots(const uint64_t *old, uint64_t old_bits, uint64_t *slots, u
         while (slots[slot]) slot = (slot + 1) & last;
         slots[slot] = old[i];
     }
-}
-
-/* Copy all pair counts into a larger table. */
-void ngram_grow_pairs(const Pair *old, uint64_t old_bits, Pair *pairs, uint64_t bits) {
-    Pairs table = {pairs, bits, 0};
-    for (uint64_t i = 0; i < UINT64_C(1) << old_bits; i++)
-        if (old[i].count) pair_of(&table, old[i].key)->count = old[i].count;
 }

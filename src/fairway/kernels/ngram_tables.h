@@ -1,4 +1,4 @@
-/* What the three scans share: constants, pair counts, and the choice between experts.
+/* What the three scans share: constants, pair counts, and when a context may speak.
  *
  * A scan reads text[0 .. position + pushed) and has digested text[0 .. position). "The context that ends at e" is made of
  * tokens below e; it proposes a hint for text[e]. For each e in position + 1 .. position + pushed the token text[e - 1] is
@@ -67,27 +67,5 @@ typedef struct {
     double strength, within_strength, word_strength, agreement;
     uint64_t scaled; /* the token experts' strength is multiplied by their confidence */
 } Strengths;
-
-typedef struct {
-    int32_t token; /* -1: no proposal */
-    double strength;
-} Candidate;
-
-enum { TOKEN, WITHIN, WORD, CANDIDATES };
-
-/* Equal proposals strengthen each other once; the first of the largest strengths wins; no strength is no hint. */
-static inline void choose(const Candidate *candidates, double agreement, int32_t *hint, double *strength) {
-    *hint = -1;
-    *strength = 0;
-    for (int i = 0; i < CANDIDATES; i++) {
-        int agreed = 0;
-        for (int j = 0; j < CANDIDATES; j++) agreed |= j != i && candidates[j].token == candidates[i].token;
-        double total = candidates[i].strength + (agreed ? agreement : 0);
-        if (candidates[i].token >= 0 && total > *strength) {
-            *hint = candidates[i].token;
-            *strength = total;
-        }
-    }
-}
 
 #endif

@@ -15,16 +15,14 @@ ISO/IEC 15938-17.
 import ctypes
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64, Int16, UInt8
 
-import fairway.kernels
-from fairway.kernels.native import native_or_none
+from fairway.kernels.native import native_or_none, native_source
 from fairway.quant.trellis_states import Trellis, trellis
 
-SOURCES = (Path(fairway.kernels.__path__[0]) / "trellis.c",)
+SOURCE = "trellis.c"
 FALLBACK = "plain Python finds the trellis codes, the same ones some 500 times slower"
 
 SUBSETS = 4
@@ -58,7 +56,7 @@ _ARGUMENTS = [_POINTER, _COUNT, _POINTER, _POINTER, _POINTER, ctypes.c_int64, _P
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    library = native_or_none(SOURCES, FALLBACK)
+    library = native_or_none((native_source(SOURCE),), FALLBACK)
     if library is not None:
         library.trellis_encode.argtypes, library.trellis_encode.restype = _ARGUMENTS, None
     return library

@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int32, UInt16
 from fairway.base.errors import DataError, RecipeError
 from fairway.config import TiltConfig
 from fairway.score.hints_flags import TokenFlags, checked_flags
-from fairway.score.hints_native import BoundedScan, ExactScan, HashedScan, scan_library
+from fairway.score.hints_native import LIBRARIES, BoundedScan, ExactScan, HashedScan, scan_library
 from fairway.score.hints_plain import PlainScan
 
 Native = Literal["auto", "always", "never"]
@@ -73,7 +73,8 @@ class HintScanner:
         self.scan = self._fresh()
 
     def _fresh(self) -> PlainScan | ExactScan | HashedScan | BoundedScan:
-        library = None if self.native == "never" else scan_library(required=self.native == "always")
+        kind = LIBRARIES[self.config.counting]
+        library = None if self.native == "never" else scan_library(kind, required=self.native == "always")
         if library is None or (self.resumes and self.config.counting == "pr1557"):
             return PlainScan(self.config, self.flags, self.table_bits)
         if self.config.counting == "pr1557":

@@ -8,15 +8,14 @@ import ctypes
 import math
 from collections.abc import Callable
 from ctypes import POINTER, Structure, byref, c_double, c_int, c_uint64, c_void_p
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int32, UInt16
 
-import fairway.kernels
 from fairway.base.errors import DataError, MachineError
 from fairway.config import TiltConfig
-from fairway.kernels.native import load_native, native_or_none
+from fairway.kernels.native import load_native, native_or_none, native_source
 from fairway.score.hints_flags import TokenFlags
 from fairway.score.hints_tables import WORD_BITS, WORD_COUNT
 from fairway.score.hints_words import WITHIN_TABLES, WORDS
@@ -28,10 +27,6 @@ FULLEST = 0.75
 MOST_TOKENS = (1 << 31) - 1
 """Positions of the exact scan have 31 bits."""
 
-SOURCES = tuple(
-    Path(fairway.kernels.__path__[0]) / name
-    for name in ("ngram_exact.c", "ngram_hashed.c", "ngram_bounded.c", "ngram_tables.h")
-)
 FALLBACK = "the n-gram scan runs in plain Python, with the same result some 100 times slower"
 
 _TOKEN, _WITHIN, _WORD = range(3)
@@ -97,27 +92,52 @@ class _Words(Structure):
 
 _GROW = [c_void_p, c_uint64, c_void_p, c_uint64]
 _OUT = [c_uint64, c_uint64, c_void_p, c_void_p]
-_SIGNATURES = {
-    "ngram_exact": [POINTER(_Text), POINTER(_Expert), c_int, POINTER(_Strengths), *_OUT],
-    "ngram_hashed": [c_void_p, c_uint64, POINTER(_Hashed), POINTER(_Strengths), *_OUT],
-    "ngram_bounded": [c_void_p, POINTER(_Table), c_int, POINTER(_Flags), POINTER(_Words), POINTER(_Strengths), *_OUT],
-    "ngram_grow_slots": _GROW,
-    "ngram_grow_pairs": _GROW,
-    "ngram_grow_contexts": _GROW,
+
+Functions = dict[str, list[Any]]
+"""C function -> types of its arguments."""
+
+LIBRARIES: dict[str, tuple[tuple[str, ...], Functions]] = {
+    "exact": (
+        ("ngram_exact.c", "ngram_pairs.c", "ngram_choose.h", "ngram_tables.h"),
+        {
+            "ngram_exact": [POINTER(_Text), POINTER(_Expert), c_int, POINTER(_Strengths), *_OUT],
+            "ngram_grow_slots": _GROW,
+            "ngram_grow_pairs": _GROW,
+        },
+    ),
+    "pr2140": (
+        ("ngram_hashed.c", "ngram_pairs.c", "ngram_tables.h"),
+        {
+            "ngram_hashed": [c_void_p, c_uint64, POINTER(_Hashed), POINTER(_Strengths), *_OUT],
+            "ngram_grow_contexts": _GROW,
+            "ngram_grow_pairs": _GROW,
+        },
+    ),
+    "pr1557": (
+        ("ngram_bounded.c", "ngram_choose.h", "ngram_tables.h"),
+        {"ngram_bounded": [c_void_p, POINTER(_Table), c_int, POINTER(_Flags), POINTER(_Words), POINTER(_Strengths), *_OUT]},
+    ),
 }
+"""Sources and functions of each counting: a run compiles what it calls and no more."""
 
 
-def scan_library(*, required: bool) -> ctypes.CDLL | None:
+def scan_library(library: tuple[tuple[str, ...], Functions], *, required: bool) -> ctypes.CDLL | None:
     """The compiled scan; without ``required``, None where it cannot be had, after one log line that says why.
+
+    Args:
+        library: One of `LIBRARIES`.
+        required: Whether plain Python will not do.
 
     Raises:
         MachineError: it is required and cannot be had.
     """
-    library = load_native(SOURCES) if required else native_or_none(SOURCES, FALLBACK)
-    if library is not None:
-        for name, arguments in _SIGNATURES.items():
-            getattr(library, name).argtypes, getattr(library, name).restype = arguments, None
-    return library
+    names, functions = library
+    sources = tuple(native_source(name) for name in names)
+    loaded = load_native(sources) if required else native_or_none(sources, FALLBACK)
+    if loaded is not None:
+        for name, arguments in functions.items():
+            getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, None
+    return loaded
 
 
 class GrowingTable:
