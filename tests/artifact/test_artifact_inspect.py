@@ -10,6 +10,7 @@ from artifact_samples import (
     binomial_codes,
     half_floats,
     parts_tensors,
+    path_codes,
     sample_tensors,
 )
 
@@ -112,3 +113,17 @@ def test_the_ideal_of_a_static_tensor_is_its_entropy_when_there_are_many_codes(t
     write_artifact(tmp_path / "model.fwz", {"w": CodedTensor(binomial_codes(512, 64, 6, 5), half_floats(512, 3), 6)}, {})
     (line,) = inspect(tmp_path / "model.fwz").tensors
     assert line.entropy <= line.ideal <= 1.001 * line.entropy
+
+
+def test_the_entropy_of_a_path_leaves_out_what_its_state_tells(tmp_path):
+    """Half the codes are even; which ones is known from the codes above."""
+    codes = path_codes(64, 32, 8, 3, 5)
+    scales = np.ones(64, np.float16)
+    write_artifact(tmp_path / "model.fwz", {"w": CodedTensor(codes, scales, 6, trellis=8)}, {})
+    (line,) = inspect(tmp_path / "model.fwz").tensors
+    expected = 0.0
+    for parity in (0, 1):
+        shares = np.unique(codes[codes % 2 == parity], return_counts=True)[1] / np.sum(codes % 2 == parity)
+        expected -= np.mean(codes % 2 == parity) * np.sum(shares * np.log2(shares))
+    assert line.scheme == "trellis8"
+    assert line.entropy == pytest.approx(expected, rel=1e-12)

@@ -27,7 +27,8 @@ class TensorLine:
         shape: Dimensions.
         elements: Product of the dimensions.
         bits: Width of the codes, or of one plain element.
-        entropy: Order-0 entropy of the codes in bits per weight, protected columns apart; None for plain arrays.
+        entropy: Order-0 entropy of the codes in bits per weight, protected columns apart, and with a trellis even and odd codes
+            apart, since a path tells which is next; None for plain arrays.
         ideal: Ideal code length of the codes in bits per weight under the tables that were chosen for them, maps of rows and
             columns included and tables not; None for plain arrays, and for codes that no table holds.
         loss: Bits per weight of the codes in the file beyond ``ideal``; None where it is.
@@ -113,9 +114,7 @@ def inspect(path: Path) -> Inspection:
         entropy = None
         elements = element_count(entry.shape)
         if isinstance(record, CodedTensor):
-            grids = [values for plane, values in arrays_of(record).items() if plane in GRID_PLANES]
-            counts = [np.bincount((codes.astype(np.int64) - codes.min(initial=0)).ravel(), minlength=1) for codes in grids]
-            bits = sum(float(entropy_bits(own)) for own in counts)
+            bits = _entropy_bits(record)
             entropy_bytes += bits / 8
             entropy = bits / max(1, elements)
         codes, scales, repair = (
@@ -143,6 +142,15 @@ def inspect(path: Path) -> Inspection:
             )
         )
     return _summary(str(path), layout, tuple(lines), entropy_bytes, sum(ideal_bits.values()) / 8)
+
+
+def _entropy_bits(record: CodedTensor) -> float:
+    """Order-0 entropy of all codes, each kind that a reader tells apart beforehand by itself."""
+    grids = [values for plane, values in arrays_of(record).items() if plane in GRID_PLANES]
+    if record.trellis:
+        grids = [codes[codes & 1 == parity] for codes in grids for parity in (0, 1)]
+    counts = [np.bincount((codes.astype(np.int64) - codes.min(initial=0)).ravel(), minlength=1) for codes in grids]
+    return sum(float(entropy_bits(own)) for own in counts)
 
 
 def _scheme(entry: Entry) -> str:
