@@ -39,7 +39,7 @@ def raw_tensors(draw):
     return RawTensor(np.frombuffer(draw(st.binary(min_size=size, max_size=size)), dtype).reshape(shape))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.dictionaries(NAMES, st.one_of(coded_tensors(), raw_tensors()), max_size=6),
     st.dictionaries(

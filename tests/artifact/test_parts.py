@@ -56,7 +56,7 @@ def parts(draw):
     return codes, draw(positive_halves(rows)), bits, protected, repair
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(parts(), min_size=1, max_size=4))
 def test_any_parts_come_back_bit_for_bit(drawn):
     tensors = {
@@ -67,14 +67,14 @@ def test_any_parts_come_back_bit_for_bit(drawn):
     assert all(same(record, found[name]) for name, record in tensors.items())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(scales=positive_halves(5), finer=positive_halves(5), bits=st.integers(2, 8), high=st.integers(2, 8))
 def test_steps_carry_any_two_scales(scales, finer, bits, high):
     steps = protected_steps(scales, bits, Protected((0,), 1, high, finer))
     assert scales_from_steps(scales, bits, high, steps).tobytes() == finer.tobytes()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.floats(-2, 3))
 def test_scales_of_one_deviation_differ_by_a_rounding(seed, size):
     sigma = (np.random.default_rng(seed).uniform(0.5, 2.0, 100) * 10.0**size).astype(np.float32)

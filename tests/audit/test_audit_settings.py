@@ -129,8 +129,9 @@ def test_a_key_that_is_safe_stays_safe_at_the_scale_of_the_logic_tests(context: 
         assert early_targets(adaptation_plan(targets, small)) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("topology", [pytest.param("decoupled_lanes", marks=pytest.mark.long), "routed_lanes"])
+# The command line of the audit is tested in test_audit_artifact too.
+@pytest.mark.long
+@pytest.mark.parametrize("topology", ["decoupled_lanes", "routed_lanes"])
 def test_an_artifact_with_lanes_is_audited_from_the_command_line(
     topology: str, quick: Recipe, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,7 @@ def test_c_sources_keep_their_tokens():
     assert len(shorten(read_c("ngram_hashed.c"))) < 0.8 * len(read_c("ngram_hashed.c"))
 
 
+@pytest.mark.long
 def test_a_bundle_comes_back_readable_and_is_the_package(quick, tmp_path):
     path = bundle_of(quick, tmp_path / "first")
     files = restore(path, tmp_path / "source")
